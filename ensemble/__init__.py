@@ -1,0 +1,1 @@
+"""Weighted ensembles of zoo entries: members, merging, metrics and evaluation."""

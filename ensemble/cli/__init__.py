@@ -1,0 +1,27 @@
+"""The `ensemble` command."""
+
+import sys
+
+import click
+
+from zoo.cli.group import LazyGroup, run
+
+__all__ = ["group", "main"]
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_in={
+        "eval": ("ensemble.cli.eval", "Accuracy and calibration of an ensemble on a split."),
+        "predict": ("ensemble.cli.predict", "Classify picture files."),
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="menagerie")
+def group() -> None:
+    """Weighted ensembles of zoo entries. --debug shows tracebacks."""
+
+
+def main() -> None:
+    """Run `ensemble` and exit."""
+    sys.exit(run(group))

@@ -1,0 +1,143 @@
+"""`ensemble eval`: accuracy and calibration of an ensemble on a split."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ensemble.cli.options import committee_options, read_committee
+from ensemble.evaluate import Ballots, Report, SplitSource, common_dataset, score, stored_ballots
+from zoo.entry import Entry
+from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ensemble.lockfile import Committee
+
+__all__ = ["command"]
+
+
+@click.command("eval")
+@committee_options
+@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option("--fresh", is_flag=True, help="Run the networks instead of reading stored predictions.")
+@click.option("--limit", type=click.IntRange(min=1), help="With --fresh: only the first N images.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
+@click.option("--device", help="With --fresh: cpu, cuda [default: cuda if there is one].")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--json", "json_to", help="Write the result as JSON to a file, or - for stdout instead of the table.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    *,
+    members: str | None,
+    lockfile: Path | None,
+    views: str | None,
+    merge: str | None,
+    split: str,
+    fresh: bool,
+    limit: int | None,
+    data: Path | None,
+    device: str | None,
+    precision: str,
+    json_to: str | None,
+    quiet: bool,
+) -> None:
+    r"""Evaluate an ensemble: each member, and all of them merged, with Wilson's 95 % interval.
+
+    Without --fresh the predictions that travel with each entry are scored; no network runs.
+
+    \b
+      ensemble eval --members 'fastnet-seed*' --tta flip
+      ensemble eval --members fastnet-seed1,fastnet-seed2=0.5 --tta flip --fresh --json result.json
+    """
+    began = time.perf_counter()
+    if limit and not fresh:
+        raise UsageError("--limit goes with --fresh: stored predictions are of the whole split")
+    if json_to not in (None, "-") and not Path(str(json_to)).parent.is_dir():
+        raise UsageError(f"--json {json_to!r}: the folder does not exist")
+    committee = read_committee(members, lockfile, views, merge)
+    source = SplitSource(common_dataset(committee.members)[0], split, data)
+    if fresh:
+        ballots, where = _run(committee, source, limit, device, precision, quiet=quiet)
+    else:
+        ballots, where = stored_ballots(committee, source), None
+    report = score(
+        committee,
+        ballots,
+        source,
+        source="fresh" if fresh else "stored",
+        device=where,
+        precision=precision if fresh else None,
+        seconds=time.perf_counter() - began,
+    )
+    text = json.dumps(report.to_dict(), indent=1)
+    if json_to == "-":
+        click.echo(text)
+        return
+    _print_table(report)
+    if json_to:
+        from zoo.files import atomic_write
+
+        atomic_write(Path(json_to), (text + "\n").encode())
+
+
+def _run(
+    committee: "Committee", source: SplitSource, limit: int | None, device: str | None, precision: str, *, quiet: bool
+) -> tuple[Ballots, str]:
+    """Run the networks behind a progress bar; return the ballots and the device's name."""
+    from ensemble.fresh import fresh_ballots
+    from zoo.allocator import keep_freed_memory
+    from zoo.cli.device import pick_device
+    from zoo.cli.progress import Progress
+
+    keep_freed_memory()
+    where = pick_device(device)
+    runs = sum(isinstance(m.origin, Entry) for m in committee.members)
+    images = min(limit or len(source.split), len(source.split))
+    with Progress(max(1, runs * images), "evaluating", "images", quiet=quiet) as bar:
+
+        def show(done: int, name: str) -> None:
+            bar.relabel(name)
+            bar.advance(done)
+
+        ballots = fresh_ballots(
+            committee,
+            source,
+            device=where,
+            precision="bf16" if precision == "bf16" else "fp32",
+            limit=limit,
+            progress=show,
+        )
+    return ballots, str(where)
+
+
+def _print_table(report: Report) -> None:
+    """Print the report for people, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    views = ", ".join(report.views)
+    how = "stored predictions" if report.source == "stored" else f"fresh, {report.device}, {report.precision}"
+    table = Table(
+        title=f"{report.dataset} {report.split}, {report.images:,} images, views: {views}", title_justify="left"
+    )
+    for name in ("member", "weight", "accuracy", "NLL", "ECE"):
+        table.add_column(name, justify="left" if name == "member" else "right")
+    for m in report.members:
+        table.add_row(
+            m["name"], f"{m['weight']:g}", f"{100 * m['accuracy']:.2f} %", f"{m['nll']:.4f}", f"{m['ece']:.4f}"
+        )
+    table.add_section()
+    e = report.ensemble
+    likelihood = "" if e["nll"] is None else f"{e['nll']:.4f}"
+    name = f"ensemble of {len(report.members)}, merge: {report.merge}"
+    table.add_row(name, "", f"{100 * e['accuracy']:.2f} %", likelihood, f"{e['ece']:.4f}", style="bold")
+    low, high = (100 * end for end in e["accuracy_ci95"])
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    console.print(
+        f"95 % interval {low:.2f} to {high:.2f} % (Wilson); Brier {e['brier']:.4f}; {how}, {report.seconds:.1f} s",
+        highlight=False,
+    )

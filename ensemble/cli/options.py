@@ -1,0 +1,59 @@
+"""Options that say which ensemble is meant, shared by the sub-commands."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from ensemble.lockfile import Committee, read_lockfile
+from ensemble.members import parse_members
+from ensemble.merge import MERGES, Merge
+from tta import view_set
+from zoo.errors import UsageError
+
+__all__ = ["committee_options", "read_committee"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def committee_options(command: _F) -> _F:
+    """Add `--members`, `--ensemble`, `--tta` and `--merge` to a command."""
+    for option in (
+        click.option("--merge", help=f"How votes are merged: {', '.join(MERGES)} [default: probs]."),
+        click.option("--tta", "views", help="View set: none, flip, flip+shift1, crops5 [default: none]."),
+        click.option("--ensemble", "lockfile", type=click.Path(path_type=Path), help="An ensemble.json."),
+        click.option("--members", help="Names, patterns, prediction files: A,B=1.2,'fastnet-*=0.5',other.npz."),
+    ):
+        command = option(command)
+    return command
+
+
+def read_committee(
+    members: str | None, lockfile: Path | None, views: str | None, merge: str | None, *, default: str | None = None
+) -> Committee:
+    """Return the committee that the options name.
+
+    Args:
+        members: value of `--members`.
+        lockfile: value of `--ensemble`.
+        views: value of `--tta`.
+        merge: value of `--merge`.
+        default: members if neither is given.
+
+    Raises:
+        UsageError: not exactly one of `--members` and `--ensemble`, or an unknown view set or merge.
+    """
+    if lockfile is not None:
+        if members or views or merge:
+            raise UsageError(
+                "--ensemble FILE has its own members, views and merge: leave --members, --tta and --merge out"
+            )
+        return read_lockfile(lockfile)
+    chosen = members or default
+    if not chosen:
+        raise UsageError("give --members A,B=1.2 or --ensemble FILE (`zoo list` shows what there is)")
+    view_set(views or "none")
+    if merge is not None and merge not in MERGES:
+        raise UsageError(f"unknown --merge {merge!r}; there are {', '.join(MERGES)}")
+    return Committee(tuple(parse_members(chosen)), views or "none", cast("Merge", merge or "probs"))

@@ -1,0 +1,84 @@
+"""`ensemble predict`: classify picture files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ensemble.cli.options import committee_options, read_committee
+from ensemble.evaluate import common_dataset
+from zoo.entry import Entry
+
+__all__ = ["command"]
+
+_DEFAULT = "fastnet-seed*"
+
+
+@click.command("predict")
+@click.argument("pictures", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@committee_options
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show.")
+@click.option("--device", help="cpu, cuda [default: cuda if there is one].")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of lines.")
+def command(
+    *,
+    pictures: tuple[Path, ...],
+    members: str | None,
+    lockfile: Path | None,
+    views: str | None,
+    merge: str | None,
+    top: int,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    r"""Classify picture files: the top classes, and how far the members agree.
+
+    Without --members or --ensemble, the shipped fastnets with flip answer. Pictures are scaled and cropped to the
+    members' input size.
+
+    \b
+      ensemble predict cat.jpg truck.png
+      ensemble predict --members fastnet-seed1,fastnet-seed2 --tta flip cat.jpg
+    """
+    default_views = None if members or lockfile else "flip"
+    committee = read_committee(members, lockfile, views or default_views, merge, default=_DEFAULT)
+    common_dataset(committee.members)
+
+    import numpy as np
+
+    from ensemble.pictures import read_picture
+    from ensemble.predict import classify
+    from zoo.cli.device import pick_device
+
+    cards = [m.origin.card for m in committee.members if isinstance(m.origin, Entry)]
+    size, classes = (cards[0].input_size, cards[0].classes) if cards else ((32, 32), ())
+    images = np.stack([read_picture(path, size) for path in pictures])
+    answer = classify(committee, images, device=pick_device(device))
+    results: list[dict[str, Any]] = []
+    for row, path in enumerate(pictures):
+        # The committee's own class first: in a tied vote it need not be the first of the largest.
+        order = sorted(range(len(classes)), key=lambda c: (c != answer.top[row], -answer.probs[row, c]))
+        own = [classes[c] for c in answer.member_top[:, row]]
+        results.append(
+            {
+                "image": str(path),
+                "top": [{"class": classes[c], "prob": float(answer.probs[row, c])} for c in order[:top]],
+                "agree": sum(answer.member_top[:, row] == answer.top[row]).item(),
+                "members": {m.name: said for m, said in zip(committee.members, own, strict=True)},
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(results, indent=1))
+        return
+    for result in results:
+        click.echo(_line(result))
+
+
+def _line(result: dict[str, Any]) -> str:
+    """Return one picture's result as a line: top classes, and who disagrees."""
+    top = "  ".join(f"{t['class']} {100 * t['prob']:.1f} %" for t in result["top"])
+    said = result["members"]
+    others = [f"{name}: {own}" for name, own in said.items() if own != result["top"][0]["class"]]
+    dissent = f" ({', '.join(others)})" if others else ""
+    return f"{result['image']}: {top}; {result['agree']} of {len(said)} members agree{dissent}"

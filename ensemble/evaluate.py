@@ -1,0 +1,204 @@
+"""Evaluation of a committee on a split, from stored predictions or by running the networks."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble.lockfile import Committee
+from ensemble.members import Member
+from ensemble.merge import Merge, Vote, merge
+from ensemble.metrics import brier, ece, nll, wilson_interval
+from ensemble.prediction_file import read_prediction_file
+from ensemble.view_cache import cached_views
+from tta import view_set
+from zoo.data import Split, load_split
+from zoo.data.split import Labels
+from zoo.entry import Entry
+from zoo.errors import DataError, NotFoundError
+
+__all__ = ["Ballots", "Report", "SplitSource", "common_dataset", "score", "stored_ballots"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ballots:
+    """What every member says on the same images.
+
+    Attributes:
+        votes: one a member.
+        labels: `[N]`.
+    """
+
+    votes: Sequence[Vote]
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of an evaluation; `to_dict` has the keys of `ensemble eval --json`."""
+
+    dataset: str
+    split: str
+    images: int
+    views: tuple[str, ...]
+    merge: Merge
+    source: str
+    device: str | None
+    precision: str | None
+    seconds: float
+    members: list[dict[str, Any]]
+    ensemble: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON types; accuracies are fractions, NLL in nats, null for votes."""
+        return {**asdict(self), "views": list(self.views)}
+
+
+class SplitSource:
+    """A split that is read when somebody needs its images or its order, and only once.
+
+    Args:
+        dataset: `cifar10` or `cifar100`.
+        name: `test` or `val`.
+        folder: where the data is; by default what the package ships, then `ZOO_DATA`.
+    """
+
+    def __init__(self, dataset: str, name: str, folder: Path | None = None) -> None:
+        self.dataset, self.name, self.folder = dataset, name, folder
+
+    @cached_property
+    def split(self) -> Split:
+        """The split; errors as in `zoo.data.load_split`."""
+        return load_split(self.dataset, self.name, self.folder)
+
+
+def common_dataset(members: Sequence[Member], fallback: str = "cifar10") -> tuple[str, tuple[str, ...] | None]:
+    """Return the dataset and classes that all entries among the members share; `fallback` if there are none.
+
+    Raises:
+        DataError: two entries classify different things.
+    """
+    cards = [m.origin.card for m in members if isinstance(m.origin, Entry)]
+    for card in cards[1:]:
+        if (card.dataset, card.classes) != (cards[0].dataset, cards[0].classes):
+            first, other = cards[0], card
+            msg = (
+                f"members must have the same classes: {first.name!r} has {len(first.classes)} of {first.dataset}, "
+                f"{other.name!r} has {len(other.classes)} of {other.dataset}"
+            )
+            raise DataError(msg)
+    return (cards[0].dataset, cards[0].classes) if cards else (fallback, None)
+
+
+def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
+    """Collect the members' stored predictions, rows in the order of `Split.order`; no network runs.
+
+    Raises:
+        NotFoundError: an entry has no stored predictions for the split, or not under all views.
+        DataError: members' predictions are for other images, or a prediction file does not fit.
+    """
+    marks: dict[str, str] = {}
+    votes: list[Vote] = []
+    labels: Labels | None = None
+    for member in committee.members:
+        if isinstance(member.origin, Path):
+            votes.append(file_vote(member, source.split))
+            marks[member.name], labels = source.split.fingerprint, source.split.labels[source.split.order]
+            continue
+        stored = member.origin.predictions().splits.get(source.name)
+        if stored is None:
+            raise NotFoundError(f"{member.name!r} has no stored predictions for the {source.name} split: give --fresh")
+        views = {**cached_views(member.origin, source.name, stored.fingerprint), **stored.views}
+        votes.append(entry_vote(member, views, committee.views))
+        marks[member.name], labels = stored.fingerprint, stored.labels
+    if source.folder is not None:
+        marks[f"--data {source.folder}"] = source.split.fingerprint
+    if len(set(marks.values())) > 1 or labels is None:
+        msg = f"these are predictions for different {source.name} images: " + ", ".join(
+            f"{name} ({mark[:8]})" for name, mark in marks.items()
+        )
+        raise DataError(msg)
+    return Ballots(votes, labels)
+
+
+def entry_vote(member: Member, logits: dict[str, npt.NDArray[Any]], views: str) -> Vote:
+    """Return a member's vote from its logits by view name; `NotFoundError` if a view of the set is missing."""
+    chosen = view_set(views)
+    missing = [view.name for view in chosen if view.name not in logits]
+    if missing:
+        raise NotFoundError(
+            f"{member.name!r} has no stored predictions for view {missing[0]!r} of --tta {views}: give --fresh"
+        )
+    stack = np.stack([logits[view.name] for view in chosen])
+    return Vote(stack, [view.weight for view in chosen], member.weight, member.temperature)
+
+
+def file_vote(member: Member, split: Split) -> Vote:
+    """Return the vote of a prediction file: what it says is final, so it has one view whatever the others have."""
+    if not isinstance(member.origin, Path):
+        raise TypeError(f"{member.name} is not a prediction file")
+    return Vote(read_prediction_file(member.origin, split)[None], [1.0], member.weight, member.temperature)
+
+
+def score(
+    committee: Committee,
+    ballots: Ballots,
+    of: SplitSource,
+    *,
+    source: str,
+    device: str | None = None,
+    precision: str | None = None,
+    seconds: float = 0.0,
+) -> Report:
+    """Merge the ballots and measure each member and the ensemble.
+
+    Args:
+        committee: whose votes these are.
+        ballots: from `stored_ballots` or `ensemble.fresh.fresh_ballots`.
+        of: the split they are for.
+        source: `stored` or `fresh`.
+        device: on which the networks ran.
+        precision: in which they ran.
+        seconds: that getting the ballots took.
+    """
+    began = time.perf_counter()
+    labels = ballots.labels
+    members = []
+    for member, vote in zip(committee.members, ballots.votes, strict=True):
+        # A single vote is no distribution: for a vote, members are measured on their merged probabilities.
+        probs, top = merge([vote], "probs" if committee.merge == "vote" else committee.merge)
+        members.append(
+            {
+                "name": member.name,
+                "weight": member.weight,
+                "accuracy": float((top == labels).mean()),
+                "nll": nll(probs, labels),
+                "ece": ece(probs, labels, top),
+            }
+        )
+    probs, top = merge(ballots.votes, committee.merge, committee.temperature)
+    right = int((top == labels).sum())
+    return Report(
+        dataset=of.dataset,
+        split=of.name,
+        images=len(labels),
+        views=tuple(view.name for view in view_set(committee.views)),
+        merge=committee.merge,
+        source=source,
+        device=device,
+        precision=precision,
+        seconds=round(seconds + time.perf_counter() - began, 3),
+        members=members,
+        ensemble={
+            "accuracy": right / len(labels),
+            "accuracy_ci95": list(wilson_interval(right, len(labels))),
+            "nll": None if committee.merge == "vote" else nll(probs, labels),
+            "brier": brier(probs, labels),
+            "ece": ece(probs, labels, top),
+        },
+    )

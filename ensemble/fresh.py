@@ -1,0 +1,80 @@
+"""Fresh ballots: the members' networks run over the images."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ensemble.evaluate import Ballots, SplitSource, entry_vote, file_vote
+from ensemble.lockfile import Committee
+from ensemble.merge import Vote
+from ensemble.view_cache import keep_views
+from tta.predict import Precision, view_logits
+from tta.views import view_set
+from zoo.predictions import PUBLISHED_VIEWS
+
+__all__ = ["fresh_ballots"]
+
+
+def fresh_ballots(
+    committee: Committee,
+    source: SplitSource,
+    *,
+    device: torch.device,
+    precision: Precision = "fp32",
+    limit: int | None = None,
+    progress: Callable[[int, str], None] | None = None,
+) -> Ballots:
+    """Run every entry's network under every view; prediction files are taken as they are.
+
+    Args:
+        committee: who votes, under which views.
+        source: the split.
+        device: where to run.
+        precision: of the networks.
+        limit: run on this many images only, the first of the split's own order.
+        progress: called after each batch with the number of images in it and the member's name.
+
+    Returns:
+        Ballots with rows in the order of `Split.order`.
+
+    Raises:
+        DataError, CorruptError, NotFoundError: as in loading the members.
+    """
+    whole = source.split
+    # Nothing slow before everything can be read.
+    files = {m.name: file_vote(m, whole) for m in committee.members if isinstance(m.origin, Path)}
+    nets = {m.name: m.origin.load() for m in committee.members if not isinstance(m.origin, Path)}
+    split = whole if limit is None else whole.subset(slice(limit))
+    kept = np.flatnonzero(whole.order < len(split))  # rows of sorted files that are within the limit
+    images = split.images[split.order]
+    votes: list[Vote] = []
+    for member in committee.members:
+        if isinstance(member.origin, Path):
+            vote = files[member.name]
+            votes.append(Vote(vote.logits[:, kept], vote.view_weights, member.weight, member.temperature))
+            continue
+        card, net = member.origin.card, nets.pop(member.name).to(device)
+        show = partial(_show, progress, member.name)
+        logits = view_logits(
+            net,
+            images,
+            view_set(committee.views),
+            (card.mean, card.std),
+            device=device,
+            precision=precision,
+            progress=show,
+        )
+        extra = {view: values for view, values in logits.items() if view not in PUBLISHED_VIEWS}
+        if extra and limit is None and precision == "fp32":
+            keep_views(member.origin, source.name, whole, extra)
+        votes.append(entry_vote(member, dict(logits), committee.views))
+    return Ballots(votes, split.labels[split.order])
+
+
+def _show(progress: Callable[[int, str], None] | None, name: str, done: int) -> None:
+    """Pass progress on with the member's name, if anybody wants it."""
+    if progress is not None:
+        progress(done, name)

@@ -1,0 +1,106 @@
+"""`ensemble.json`: the lockfile that names members by the hash of their weights, with views, merge and temperatures."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ensemble.members import Member, check_members, check_weight
+from ensemble.merge import MERGES, Merge
+from tta import VIEW_SETS
+from zoo import store
+from zoo.entry import WEIGHTS, Entry
+from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
+from zoo.files import atomic_write
+
+__all__ = ["FORMAT", "Committee", "read_lockfile", "write_lockfile"]
+
+FORMAT = "menagerie.ensemble/1"
+
+
+@dataclass(frozen=True)
+class Committee:
+    """Members, and how their votes are merged.
+
+    Attributes:
+        members: at least one.
+        views: name of a view set.
+        merge: `probs`, `logits` or `vote`.
+        temperature: of the ensemble, above 0.
+    """
+
+    members: tuple[Member, ...]
+    views: str = "none"
+    merge: Merge = "probs"
+    temperature: float = 1.0
+
+
+def read_lockfile(path: Path) -> Committee:
+    """Read an `ensemble.json` and find its members.
+
+    Raises:
+        NotFoundError: no such file, or a member that no source has.
+        CorruptError: not a lockfile of this format.
+        DataError: a member whose weights are not those the lockfile was made with.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotFoundError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CorruptError(f"{path} is not JSON: {error}") from error
+    if not isinstance(table, dict) or table.get("format") != FORMAT:
+        raise CorruptError(f"{path} is not an ensemble of format {FORMAT!r}")
+    try:
+        members = tuple(_read_member(m, path) for m in table["members"])
+        check_members(members)
+        views, merge, temperature = table["views"], table["merge"], float(table["temperature"])
+        if not members or views not in VIEW_SETS or merge not in MERGES or not temperature > 0:
+            raise ValueError(f"views {views!r}, merge {merge!r}, temperature {temperature}, {len(members)} members")
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise CorruptError(f"{path} is malformed: {error}") from error
+    return Committee(members, views, merge, temperature)
+
+
+def _read_member(table: dict[str, Any], path: Path) -> Member:
+    entry = store.find(str(table["name"]))
+    if entry.sums.get(WEIGHTS) != table["sha256"]:
+        raise DataError(f"{path} was made with other weights of {entry.name!r} than those in {entry.source}")
+    temperature = check_weight(float(table["temperature"]), f"{entry.name} (temperature)")
+    return Member(entry.name, entry, check_weight(float(table["weight"]), entry.name), temperature)
+
+
+def write_lockfile(
+    path: Path, committee: Committee, *, fitted_on: dict[str, Any] | None, metrics: dict[str, Any]
+) -> None:
+    """Write a committee of zoo entries as `ensemble.json`, whole or not at all.
+
+    Args:
+        path: of the file.
+        committee: its members must be zoo entries of one dataset.
+        fitted_on: `split`, `fingerprint`, `images` and `objective` of what weights and temperatures were fitted on.
+        metrics: of the committee.
+
+    Raises:
+        DataError: a member is a prediction file, which cannot be run again.
+        StorageError: the disk refuses.
+    """
+    entries = [m.origin for m in committee.members if isinstance(m.origin, Entry)]
+    if len(entries) != len(committee.members):
+        raise DataError("a prediction file cannot be a member of a lockfile: there are no weights to run")
+    table = {
+        "format": FORMAT,
+        "dataset": entries[0].card.dataset,
+        "classes": entries[0].card.classes,
+        "members": [
+            {"name": m.name, "sha256": e.sums[WEIGHTS], "weight": m.weight, "temperature": m.temperature}
+            for m, e in zip(committee.members, entries, strict=True)
+        ],
+        "views": committee.views,
+        "merge": committee.merge,
+        "temperature": committee.temperature,
+        "fitted_on": fitted_on,
+        "cascade": None,
+        "metrics": metrics,
+    }
+    atomic_write(path, (json.dumps(table, indent=1) + "\n").encode())

@@ -1,0 +1,43 @@
+"""Logits of views that entries do not ship, kept after a fresh run, by the sha256 of the weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo import store
+from zoo.data import Split
+from zoo.entry import WEIGHTS, Entry
+from zoo.errors import CorruptError
+from zoo.files import atomic_write, storage_errors
+from zoo.predictions import Logits, Predictions, SplitPredictions
+
+__all__ = ["cached_views", "keep_views"]
+
+
+def _path(entry: Entry, split: str, fingerprint: str) -> Path:
+    return store.home() / "views" / f"{entry.sums[WEIGHTS]}-{split}-{fingerprint[:16]}.safetensors"
+
+
+def cached_views(entry: Entry, split: str, fingerprint: str) -> Mapping[str, Logits]:
+    """Return view name -> fp16 logits `[N, C]` of a split that an earlier fresh run kept; empty if there are none."""
+    path = _path(entry, split, fingerprint)
+    if not path.is_file():
+        return {}
+    try:
+        return Predictions.decode(path.read_bytes(), str(path)).splits[split].views
+    except (CorruptError, KeyError):
+        path.unlink()  # a cache: whatever is wrong with it, the networks can run again
+        return {}
+
+
+def keep_views(entry: Entry, name: str, split: Split, logits: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Add logits (rows as `split.order` has them) to the cache of an entry's split `name`."""
+    path = _path(entry, name, split.fingerprint)
+    fresh = {view: values.astype(np.float16) for view, values in logits.items()}
+    views = {**cached_views(entry, name, split.fingerprint), **fresh}
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    stored = SplitPredictions(views, split.labels[split.order], split.fingerprint)
+    atomic_write(path, Predictions({name: stored}).encode())

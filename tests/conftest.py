@@ -1,0 +1,88 @@
+"""Fixtures: a home of one's own for every test, and a tiny zoo of untrained networks."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo.card import Card
+from zoo.data import Split
+from zoo.entry import Entry, write_entry
+from zoo.predictions import Predictions
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where there is no CUDA device."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def zoo_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test an empty cache and no sources or data but what the package ships."""
+    home = tmp_path / "zoo-home"
+    for variable in [v for v in os.environ if v.startswith("ZOO_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("ZOO_HOME", str(home))
+    return home
+
+
+def random_split(images: int, classes: int = 10, seed: int = 0, size: int = 32) -> Split:
+    """Return a split of noise; every class occurs if there are enough images."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
+    names = CLASSES if classes == len(CLASSES) else tuple(f"class{i}" for i in range(classes))
+    return Split(pixels, np.arange(images, dtype=np.int64) % classes, names)
+
+
+@pytest.fixture
+def make_entry() -> Callable[..., Entry]:
+    """Return a function that files a tiny untrained network: `make_entry(folder, name, splits={"test": split})`."""
+
+    def make(
+        folder: Path,
+        name: str,
+        *,
+        classes: tuple[str, ...] = CLASSES,
+        dataset: str = "cifar10",
+        splits: dict[str, Split] | None = None,
+        seed: int = 0,
+    ) -> Entry:
+        import torch
+
+        from tta.stored import predict_split
+        from zoo import checkpoint
+        from zoo.archs import create
+
+        torch.manual_seed(seed)
+        arguments = {"widths": [8, 8, 8]}
+        net = create("fastnet", len(classes), **arguments)
+        card = Card(
+            name=name,
+            architecture="fastnet",
+            architecture_args=arguments,
+            dataset=dataset,
+            classes=classes,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.25, 0.25, 0.25),
+            input_size=(32, 32),
+            parameters=sum(p.numel() for p in net.parameters()),
+        )
+        weights = checkpoint.encode(net)
+        net = checkpoint.build(card, checkpoint.decode(weights, name), name)
+        stored = {
+            key: predict_split(net, split, (card.mean, card.std), torch.device("cpu"))
+            for key, split in (splits or {}).items()
+        }
+        return write_entry(folder / name, card, weights, Predictions(stored) if stored else None)
+
+    return make

@@ -1,0 +1,156 @@
+"""ResNet against closed-form and published counts, and its block against a plain rendering."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from zoo.archs.resnet import VARIANTS, ResBlock, ResNet, SubsampledShortcut
+
+# Millions of parameters: table 6 of the paper.
+PAPER_MILLIONS = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def on_meta(name: str) -> ResNet:
+    with torch.device("meta"):
+        return ResNet(**VARIANTS[name]).eval()
+
+
+def count_parameters(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def closed_form(depth: int, *, projection: bool) -> int:
+    """Parameters by hand: kernels without bias, two for each normalised channel, and the head of 10 classes."""
+    total, width_in = 3 * 9 * 16 + 2 * 16, 16
+    for width in (16, 32, 64):
+        convs = (depth - 2) // 3
+        total += 9 * width_in * width + (convs - 1) * 9 * width**2 + convs * 2 * width
+        if projection and width != width_in:
+            total += width_in * width + 2 * width
+        width_in = width
+    return total + 65 * 10
+
+
+def test_variants() -> None:
+    names = {f"resnet{depth}{option}" for depth in PAPER_MILLIONS for option in ("", "-a")}
+    assert set(VARIANTS) == names
+
+
+@pytest.mark.parametrize("depth", PAPER_MILLIONS)
+def test_parameters(depth: int) -> None:
+    plain = count_parameters(on_meta(f"resnet{depth}-a"))
+    assert plain == closed_form(depth, projection=False)
+    assert count_parameters(on_meta(f"resnet{depth}")) == closed_form(depth, projection=True)
+    # The paper cuts 1.728 M and 0.464 M short; it never errs by more than the next digit.
+    assert plain / 1e6 == pytest.approx(PAPER_MILLIONS[depth], rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("resnet20", 272_474), ("resnet20-a", 269_722)])
+def test_resnet20_to_the_digit(name: str, parameters: int) -> None:
+    net = on_meta(name)
+    assert count_parameters(net) == parameters
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, 3, 32, 32, device="meta"))
+    assert round(counter.get_total_flops() / 2 / 1e6) == 41
+
+
+def with_random_norms(module: nn.Module) -> nn.Module:
+    """Give every BatchNorm statistics and an affine map of its own, so that none can stand in for another."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias)
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    return module
+
+
+def reference_block(block: ResBlock, x: Tensor) -> Tensor:
+    """Conv, BN, ReLU, conv, BN, plus a stride-2 1x1 convolution with BN, then ReLU."""
+    convs = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+
+    def norm(y: Tensor, n: nn.BatchNorm2d) -> Tensor:
+        return F.batch_norm(y, n.running_mean, n.running_var, n.weight, n.bias)
+
+    y = F.relu(norm(F.conv2d(x, convs[0].weight, stride=2, padding=1), norms[0]))
+    y = norm(F.conv2d(y, convs[1].weight, padding=1), norms[1])
+    shortcut = torch.einsum("oc,nchw->nohw", convs[2].weight[:, :, 0, 0], x[:, :, ::2, ::2])
+    return F.relu(y + norm(shortcut, norms[2]))
+
+
+def test_block_with_projection_equals_its_plain_rendering() -> None:
+    block = ResBlock(5, 7, 2, projection=True).double().eval()
+    with_random_norms(block)
+    x = torch.randn(2, 5, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(block(x), reference_block(block, x))
+
+
+def test_option_a_takes_every_second_pixel_and_appends_zeros() -> None:
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    out = SubsampledShortcut(2, 2)(x)
+    assert out.tolist() == [[[[0.0, 2.0], [8.0, 10.0]], [[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]]
+
+
+@pytest.mark.parametrize("projection", [True, False])
+def test_only_blocks_that_change_the_shape_have_a_shortcut_of_their_own(*, projection: bool) -> None:
+    net = ResNet(depth=20, projection=projection)
+    own = nn.Sequential if projection else SubsampledShortcut
+    identity = nn.Identity
+    kinds = [type(block.shortcut) for block in net.blocks]
+    assert kinds == [identity] * 3 + [own, identity, identity] * 2
+    x, shapes = net.stem(torch.randn(1, 3, 32, 32)), []
+    for block in net.blocks:
+        x = block(x)
+        shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(16, 32, 32)] * 3 + [(32, 16, 16)] * 3 + [(64, 8, 8)] * 3
+
+
+def test_an_identity_block_without_its_branch_is_a_relu() -> None:
+    block = ResBlock(4, 4, 1, projection=True)
+    nn.init.zeros_(block.branch[-1].weight)
+    x = torch.randn(2, 4, 8, 8)
+    assert torch.equal(block(x), x.clamp(min=0))
+
+
+def test_network_starts_with_conv_norm_relu_and_ends_in_mean_and_head() -> None:
+    net = with_random_norms(ResNet(depth=8)).eval()
+    images = torch.randn(2, 3, 8, 8)
+    norm, head = net.stem[1], net.head
+    x = F.conv2d(images, net.stem[0].weight, padding=1)
+    x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias).clamp(min=0)
+    torch.testing.assert_close(net(images), net.blocks(x).flatten(2).mean(2) @ head.weight.T + head.bias)
+
+
+def test_initial_weights_are_he_normal_by_fan_out() -> None:
+    weight = ResNet(depth=20).blocks[6].branch[0].weight
+    assert weight.shape == (64, 32, 3, 3)
+    assert weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("projection", [True, False])
+def test_bf16_autocast_in_channels_last(*, projection: bool) -> None:
+    net = ResNet(7, 8, projection=projection, in_channels=1).eval()
+    images = torch.randn(4, 1, 18, 24)
+    expected = net(images)
+    assert expected.shape == (4, 7)
+    net = net.to(memory_format=torch.channels_last)
+    features = []
+    net.blocks.register_forward_hook(lambda _module, _args, out: features.append(out))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(images.to(memory_format=torch.channels_last))
+    assert features[0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(logits.float(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("depth", [2, 18, 21])
+def test_depth_is_checked(depth: int) -> None:
+    with pytest.raises(ValueError, match=rf"depth must be 6n \+ 2 with n >= 1, got {depth}"):
+        ResNet(depth=depth)

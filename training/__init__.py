@@ -1,0 +1,1 @@
+"""Training recipes behind one loop, from labelled images to zoo entries."""

@@ -1,0 +1,98 @@
+"""From a trained network to a zoo entry: weights, predictions, card."""
+
+import dataclasses
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from training.job import Job
+from training.loop import Trained
+from tta.stored import predict_split
+from zoo import checkpoint
+from zoo.card import Card
+from zoo.data import Split
+from zoo.entry import Entry, write_entry
+from zoo.predictions import Predictions, SplitPredictions
+
+__all__ = ["multiply_adds", "publish"]
+
+
+def multiply_adds(net: nn.Module, size: tuple[int, int]) -> int:
+    """Return the multiply-adds of one forward pass over one RGB image of `size` (height, width)."""
+    image = torch.zeros(1, 3, *size, device=next(net.parameters()).device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(image)
+    return int(counter.get_total_flops()) // 2
+
+
+def publish(
+    job: Job,
+    trained: Trained,
+    test: Split,
+    target: Path,
+    *,
+    device: torch.device,
+    replace: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Entry:
+    """File a trained network as an entry, with its predictions on the validation and test splits.
+
+    The weights are rounded to fp16 first, and the predictions are those of the rounded weights.
+
+    Args:
+        job: what was trained.
+        trained: what the loop returned.
+        test: the test split.
+        target: the entry's folder; its name is the entry's.
+        device: where to compute the predictions.
+        replace: whether an existing entry may be replaced.
+        progress: called after each batch with the number of images in it.
+    """
+    weights = checkpoint.encode(trained.net)
+    card = Card(
+        name=target.name,
+        architecture=job.recipe.arch,
+        dataset=job.dataset,
+        classes=job.part.classes,
+        mean=job.mean,
+        std=job.std,
+        input_size=job.input_size,
+        recipe=job.recipe.name,
+        seed=job.seed,
+        trained_on={"images": len(job.part), "fingerprint": job.part.fingerprint, "held_out": job.val.fingerprint},
+        training={
+            "epochs": job.recipe.epochs,
+            "seconds": round(trained.rows[-1]["seconds"]),
+            "device": _device_name(device),
+            "versions": f"python {platform.python_version()}, torch {torch.__version__}",
+        },
+    )
+    net = checkpoint.build(card, checkpoint.decode(weights, target.name), target.name)
+    card = dataclasses.replace(
+        card,
+        parameters=sum(p.numel() for p in net.parameters()),
+        multiply_adds=multiply_adds(net, job.input_size),
+    )
+    net.to(device)
+    splits = {"val": job.val, "test": test}
+    stored = {name: predict_split(net, split, job.stats, device, progress) for name, split in splits.items()}
+    card = dataclasses.replace(card, metrics={name: _accuracies(split) for name, split in stored.items()})
+    return write_entry(target, card, weights, Predictions(stored), replace=replace)
+
+
+def _accuracies(stored: SplitPredictions) -> dict[str, float]:
+    """Top-1 accuracy of the plain image, and of the mean probability of the image and its mirror image."""
+    probs = {v: torch.from_numpy(x).float().softmax(1).numpy() for v, x in stored.views.items()}
+    merged = {"none": probs["none"], "flip": (probs["none"] + probs["flip"]) / 2}
+    return {v: round(float((p.argmax(1) == stored.labels).mean()), 5) for v, p in merged.items()}
+
+
+def _device_name(device: torch.device) -> str:
+    """Return what the device is called by its maker, and how much of it was used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU cores"

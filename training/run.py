@@ -1,0 +1,82 @@
+"""The folder of one training run: its recipe, its last state and `metrics.csv`."""
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.job import Job
+from zoo.errors import CorruptError, UsageError
+from zoo.files import atomic_write, storage_errors
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """Where a run keeps what it needs to go on after a kill.
+
+    Every file is written whole or not at all. `run.json` says what is being trained; `state.pt` is the loop's last
+    state; `metrics.csv` has a row for each epoch.
+
+    Args:
+        path: made if it does not exist.
+        job: what is being trained.
+
+    Raises:
+        UsageError: the folder holds a run of another recipe, seed or data.
+    """
+
+    def __init__(self, path: Path, job: Job) -> None:
+        self.path = path
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        described = (
+            json.dumps({"seed": job.seed, "data": job.part.fingerprint, "recipe": asdict(job.recipe)}, indent=1) + "\n"
+        )
+        about = path / "run.json"
+        if about.exists() and about.read_text(encoding="utf-8") != described:
+            raise UsageError(
+                f"{path} holds a run with another recipe, seed or data: delete it, or give another --run-dir"
+            )
+        atomic_write(about, described.encode())
+
+    def save(self, state: dict[str, Any], rows: list[dict[str, float]]) -> None:
+        """Write the loop's state and the metrics so far; a kill in between leaves the older of either."""
+        buffer = io.BytesIO()
+        torch.save({**state, "rows": rows}, buffer)
+        atomic_write(self.path / "state.pt", buffer.getvalue())
+        self._write_metrics(rows)
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the last saved state (metrics under `rows`), or None if there is none.
+
+        Raises:
+            CorruptError: the file cannot be read as a state.
+        """
+        path = self.path / "state.pt"
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises whatever the bytes provoke
+            raise CorruptError(f"{path} is damaged: delete {self.path} to train from the start") from error
+        self._write_metrics(state["rows"])
+        return state
+
+    def step(self) -> int:
+        """Return the number of steps done, as last saved; 0 for a new run."""
+        state = self.load()
+        return int(state["step"]) if state else 0
+
+    def _write_metrics(self, rows: list[dict[str, float]]) -> None:
+        if not rows:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        atomic_write(self.path / "metrics.csv", text.getvalue().encode())

@@ -1,0 +1,58 @@
+"""Architectures: one registry over the variants of every family."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from zoo.archs import fastnet, pyramidnet, resnet, wideresnet
+from zoo.errors import UsageError
+from zoo.names import suggestion
+
+__all__ = ["ARCHS", "create", "register"]
+
+ARCHS: dict[str, tuple[Callable[..., nn.Module], Mapping[str, Any]]] = {}
+"""Architecture name -> (class, arguments of this variant)."""
+
+
+def register(variants: Mapping[str, Mapping[str, Any]], build: Callable[..., nn.Module]) -> None:
+    """Add a family's table of variants to the registry.
+
+    Raises:
+        ValueError: a variant's name is taken.
+    """
+    for name, arguments in variants.items():
+        if name in ARCHS:
+            raise ValueError(f"architecture {name!r} is registered twice")
+        ARCHS[name] = (build, arguments)
+
+
+def create(arch: str, classes: int, **arguments: Any) -> nn.Module:  # noqa: ANN401  # each family has its own
+    """Build a freshly initialised network.
+
+    Args:
+        arch: a key of `ARCHS`.
+        classes: number of classes C.
+        arguments: override the variant's arguments.
+
+    Returns:
+        A module that maps normalised images `[N, 3, H, W]` to logits `[N, C]`.
+
+    Raises:
+        UsageError: no such architecture, or arguments it does not take.
+    """
+    if arch not in ARCHS:
+        raise UsageError(
+            f"unknown architecture {arch!r}{suggestion(arch, ARCHS)}; there are {', '.join(sorted(ARCHS))}"
+        )
+    build, defaults = ARCHS[arch]
+    try:
+        return build(classes=classes, **{**defaults, **arguments})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"architecture {arch!r}: {error}") from error
+
+
+register(fastnet.VARIANTS, fastnet.FastNet)
+register(pyramidnet.VARIANTS, pyramidnet.PyramidNet)
+register(resnet.VARIANTS, resnet.ResNet)
+register(wideresnet.VARIANTS, wideresnet.WideResNet)

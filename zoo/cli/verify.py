@@ -1,0 +1,76 @@
+"""`zoo verify`: check that entries are what they were published as."""
+
+from pathlib import Path
+
+import click
+
+from zoo import store
+from zoo.cli.progress import Progress
+from zoo.entry import Entry
+from zoo.errors import CorruptError, MenagerieError, UsageError
+
+__all__ = ["command"]
+
+
+@click.command("verify")
+@click.argument("patterns", metavar="[NAME...]", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All entries of all sources.")
+@click.option("--predictions", is_flag=True, help="Run the networks and compare with the stored logits.")
+@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), help="With --predictions: only the first N stored rows.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
+@click.option("--device", help="cpu, cuda [default: cuda if there is one].")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def command(
+    *,
+    patterns: tuple[str, ...],
+    everything: bool,
+    predictions: bool,
+    split: str,
+    limit: int | None,
+    data: Path | None,
+    device: str | None,
+    quiet: bool,
+) -> int:
+    r"""Check every file's sha256 and form; with --predictions, also that the stored logits are the network's.
+
+    \b
+      zoo verify fastnet-seed1
+      zoo verify --all
+      zoo verify fastnet-seed1 --predictions --limit 1000
+    """
+    if bool(patterns) == everything:
+        raise UsageError("give NAME... or --all")
+    entries = [e for p in (patterns or ("*",)) for e in store.resolve(p)]
+    failed = 0
+    for entry in entries:
+        try:
+            entry.verify()
+            said = f"{len(entry.sums)} files match {entry.folder.name}/SHA256SUMS"
+            if predictions:
+                said += "; " + _compare(entry, split, limit, data, device, quiet=quiet)
+        except MenagerieError as error:
+            failed += 1
+            click.echo(f"error: {entry.name}: {error}", err=True)
+        else:
+            if not quiet:
+                click.echo(f"{entry.name}: {said}")
+    return 1 if failed else 0
+
+
+def _compare(entry: Entry, split: str, limit: int | None, data: Path | None, device: str | None, *, quiet: bool) -> str:
+    """Run an entry's network and return what the comparison with its stored logits found."""
+    from tta.stored import TOLERANCE, largest_difference
+    from zoo.allocator import keep_freed_memory
+    from zoo.cli.device import pick_device
+    from zoo.data import load_split
+
+    keep_freed_memory()
+    where = pick_device(device)
+    images = load_split(entry.card.dataset, split, data)
+    rows = min(limit or len(images), len(images))
+    with Progress(rows, entry.name, "images", quiet=quiet) as bar:
+        found = largest_difference(entry, split, images, rows, device=where, progress=bar.advance)
+    if found > TOLERANCE:
+        raise CorruptError(f"the stored logits differ by up to {found:.3g} from the network's ({TOLERANCE} is allowed)")
+    return f"stored logits within {found:.2g} of the network's on {rows:,} {split} images"

@@ -1,0 +1,113 @@
+"""Files and folders that appear whole or not at all, and their sha256 sums."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from zoo.errors import CorruptError, StorageError
+
+__all__ = ["SUMS", "atomic_write", "new_folder", "read_sums", "sha256_file", "storage_errors", "write_sums"]
+
+SUMS = "SHA256SUMS"
+"""Name of the file, in `sha256sum` format, that covers every other file of an entry."""
+
+
+@contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Turn any `OSError` raised inside into a `StorageError` that names `target`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write `content` to `path` by way of a temporary file in the same folder, flushed before it is renamed.
+
+    Raises:
+        StorageError: the disk is full or refuses; `path` is as it was before.
+    """
+    with storage_errors(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)  # noqa: PTH101  # mkstemp's 0600 would hide the file from other users
+            os.replace(name, path)  # noqa: PTH105
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that takes its place when the block ends without an error.
+
+    Whoever looks at `target` sees no folder (or the old one), or the complete new one.
+
+    Args:
+        target: where the folder shall be.
+        replace: whether an existing `target` may be replaced.
+
+    Raises:
+        StorageError: the disk refuses, or `target` exists and `replace` is false.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        with storage_errors(target):
+            work.chmod(0o755)
+            yield work
+            if target.exists() and replace:
+                old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+                target.replace(old)
+                work.replace(target)
+                shutil.rmtree(old)
+            elif target.exists():
+                raise StorageError(f"cannot write {target}: it exists already")
+            else:
+                work.replace(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file as 64 hex digits; the file is read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Write `SHA256SUMS` over every other file in `folder`, sorted by name."""
+    lines = [f"{sha256_file(p)}  {p.name}\n" for p in sorted(folder.iterdir()) if p.name != SUMS]
+    atomic_write(folder / SUMS, "".join(lines).encode())
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Return file name -> sha256 as `SHA256SUMS` in `folder` has it.
+
+    Raises:
+        CorruptError: the file is missing or malformed, or names a file outside the folder.
+    """
+    path = folder / SUMS
+    sums: dict[str, str] = {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{path} cannot be read, so nothing in this entry can be trusted") from error
+    for line in text.splitlines():
+        digest, _, name = line.partition("  ")
+        well_formed = len(digest) == 64 and set(digest) <= set("0123456789abcdef")  # noqa: PLR2004
+        if not well_formed or name != Path(name).name or name in {"", ".", "..", SUMS} or name in sums:
+            raise CorruptError(f"{path} is malformed at {line[:80]!r}")
+        sums[name] = digest
+    if not sums:
+        raise CorruptError(f"{path} is empty, so nothing in this entry can be trusted")
+    return sums

@@ -76,7 +76,7 @@ class _Loop:
         recipe, part = job.recipe, job.part
         self.job, self.recipe, self.device = job, recipe, device
         torch.manual_seed(job.seed)
-        self.net = create(recipe.arch, len(part.classes))
+        self.net = create(recipe.arch, len(part.classes), **recipe.arch_args)
         if recipe.whitening:
             sample = torch.from_numpy(part.images[: recipe.whitening.images])
             layer = getattr(self.net, "whiten", None)

@@ -1,8 +1,9 @@
 """Optimizers from a recipe's parameter groups."""
 
+import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from training.recipe import ParamGroup
 from zoo.errors import UsageError
 
-__all__ = ["FilterMuon", "build_optimizers", "linear_to_zero"]
+__all__ = ["FilterMuon", "anneal", "build_optimizers"]
 
 
 class FilterMuon(torch.optim.Muon):
@@ -61,9 +62,14 @@ class FilterMuon(torch.optim.Muon):
         super().zero_grad(set_to_none)
 
 
-def linear_to_zero(total: int, anneal: float) -> Callable[[int], float]:
-    """Return step -> learning-rate factor: from 1 linearly to 0 at step `anneal * total`, then 0."""
-    return lambda step: max(0.0, 1 - step / (anneal * total))
+def anneal(schedule: Literal["linear", "cosine"], steps: float) -> Callable[[int], float]:
+    """Return step -> learning-rate factor: from 1 at step 0 down to 0 at step `steps`, and 0 from there on."""
+
+    def factor(step: int) -> float:
+        left = max(0.0, 1 - step / steps)
+        return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+
+    return factor
 
 
 def build_optimizers(
@@ -82,7 +88,7 @@ def build_optimizers(
         if not params:
             raise UsageError(f"[[groups]] params = {group.params!r} matches no parameter that is left")
         optimizers.append(_optimizer(group, params))
-        schedules.append(LambdaLR(optimizers[-1], linear_to_zero(total_steps, group.anneal)))
+        schedules.append(LambdaLR(optimizers[-1], anneal(group.schedule, group.anneal * total_steps)))
     if left:
         raise UsageError(f"no [[groups]] matches {', '.join(left)}")
     return optimizers, schedules

@@ -56,6 +56,7 @@ def publish(
     card = Card(
         name=target.name,
         architecture=job.recipe.arch,
+        architecture_args=dict(job.recipe.arch_args),
         dataset=job.dataset,
         classes=job.part.classes,
         mean=job.mean,

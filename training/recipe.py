@@ -1,6 +1,7 @@
 """Recipes: everything that decides a training run except its seed and its data, as a TOML file."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -46,7 +47,8 @@ class ParamGroup:
         lr: learning rate at the start.
         momentum: Nesterov momentum, in [0, 1).
         weight_decay: as torch.optim.SGD (coupled) or torch.optim.Muon (decoupled) define it.
-        anneal: share of the run over which the learning rate falls linearly to zero, in (0, 1].
+        schedule: how the learning rate falls to zero: `linear`, or along half a `cosine` (arXiv:1608.03983).
+        anneal: share of the run over which it falls, in (0, 1].
         normalize: (muon) rescale each layer's filters to unit root-mean-square norm before every update.
     """
 
@@ -55,6 +57,7 @@ class ParamGroup:
     lr: float
     momentum: float = 0.9
     weight_decay: float = 0.0
+    schedule: Literal["linear", "cosine"] = "linear"
     anneal: float = 1.0
     normalize: bool = False
 
@@ -66,6 +69,7 @@ class Recipe:
     Attributes:
         name: the file's name without `.toml`.
         arch: architecture, a key of `zoo.archs.ARCHS`.
+        arch_args: arguments that differ from the variant's.
         epochs: passes over the training images.
         batch_size: images a step; the images of an epoch that do not fill a batch are left out of it.
         precision: `fp32`, or `bf16` (autocast; weights stay in fp32).
@@ -84,6 +88,7 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: Augment = field(default_factory=Augment)
     whitening: Whitening | None = None
+    arch_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for ok, what in (

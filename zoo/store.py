@@ -14,6 +14,7 @@ from zoo.names import check_name, is_pattern, match, suggestion
 __all__ = [
     "FolderSource",
     "Source",
+    "asked",
     "cache_folder",
     "cached",
     "check_new",
@@ -102,9 +103,14 @@ def sources() -> list[Source]:
     return found + [open_source(s) for s in os.environ.get("ZOO_SOURCE", "").split(",") if s.strip()]
 
 
-def names() -> list[str]:
-    """Return the names of all entries of all sources, sorted."""
-    return sorted({name for source in sources() for name in source.names()})
+def asked(source: str | None) -> list[Source]:
+    """Return the one source that `--from` names, or all of them; errors as in `open_source`."""
+    return [open_source(source)] if source else sources()
+
+
+def names(among: Sequence[Source] | None = None) -> list[str]:
+    """Return the names of the entries of some sources, by default all, sorted."""
+    return sorted({name for source in (sources() if among is None else among) for name in source.names()})
 
 
 def find(name: str, among: Sequence[Source] | None = None) -> Entry:
@@ -115,22 +121,20 @@ def find(name: str, among: Sequence[Source] | None = None) -> Entry:
         NotFoundError: no source has it; the message says which were asked, and what to do.
     """
     check_name(name)
-    asked = sources() if among is None else among
-    for source in asked:
+    places = sources() if among is None else among
+    for source in places:
         entry = source.get(name)
         if entry is not None:
             return entry
-    hint = suggestion(name, [n for source in asked for n in source.names()])
-    arch, _, seed = name.rpartition("-seed")
-    how = "" if hint or not arch else f"; to train it: zoo train {arch} --seed {seed} --data DIR"
-    raise NotFoundError(f"no entry {name!r} in {', '.join(s.label for s in asked)}{hint}{how}")
+    hint = suggestion(name, [n for source in places for n in source.names()])
+    raise NotFoundError(f"no entry {name!r} in {', '.join(s.label for s in places)}{hint}")
 
 
-def resolve(pattern: str) -> list[Entry]:
+def resolve(pattern: str, among: Sequence[Source] | None = None) -> list[Entry]:
     """Return the entries that a name or shell pattern means, sorted by name; errors as in `find` and `match`."""
     if not is_pattern(pattern):
-        return [find(pattern)]
-    return [find(name) for name in match(pattern, names())]
+        return [find(pattern, among)]
+    return [find(name, among) for name in match(pattern, names(among))]
 
 
 def check_new(name: str, folder: Path, *, replace: bool = False) -> None:
@@ -142,30 +146,26 @@ def check_new(name: str, folder: Path, *, replace: bool = False) -> None:
         raise UsageError(f"{name!r} exists already in {folder}: give --replace, or another --name")
 
 
-def pull(name: str, source: Source | None = None, *, replace: bool = False) -> tuple[Entry, bool]:
-    """Bring an entry into the cache, verified; return it, and whether anything had to be copied.
+def pull(entry: Entry, *, replace: bool = False) -> tuple[Entry, bool]:
+    """Bring an entry into the cache, verified; return it there, and whether anything had to be copied.
 
     Args:
-        name: of the entry.
-        source: where to take it from; by default all sources are asked.
-        replace: copy even if the cache has an entry of this name.
+        entry: from any source; a builtin or cached one is only verified.
+        replace: whether an entry of this name in the cache may be replaced.
 
     Raises:
-        NotFoundError, CorruptError, StorageError, UsageError: nothing is left half-copied.
+        CorruptError, StorageError, UsageError: nothing is left half-copied.
     """
-    entry = find(name, None if source is None else [source])
-    local = {_PACKAGE / "builtin", cache_folder()}
-    if entry.folder.parent in local:
-        entry.verify()
-        return entry, False
     entry.verify()
-    target = cache_folder() / name
-    check_new(name, cache_folder(), replace=replace)
+    if entry.folder.parent in {_PACKAGE / "builtin", cache_folder()}:
+        return entry, False
+    check_new(entry.name, cache_folder(), replace=replace)
+    target = cache_folder() / entry.name
     with new_folder(target, replace=replace) as folder:
         for file in (SUMS, *entry.sums):
             shutil.copyfile(entry.folder / file, folder / file)
-        Entry(name, folder, "cache").verify()
-    return Entry(name, target, "cache"), True
+        Entry(entry.name, folder, "cache").verify()
+    return Entry(entry.name, target, "cache"), True
 
 
 def cached(name: str) -> Path:

@@ -18,12 +18,12 @@ class _TwoWayScale(Function):
     """`x * ahead`, whose gradient is `grad * back`: two independent factors, so not the derivative of the forward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, ahead: Tensor, back: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, ahead: Tensor, back: Tensor) -> Tensor:  # noqa: ANN401  # as in torch
         ctx.save_for_backward(back)
         return x * ahead
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401  # as in torch
         (grad,) = grads
         (back,) = ctx.saved_tensors
         return grad * back, None, None

@@ -13,14 +13,15 @@ __all__ = ["command"]
 
 @click.command("info")
 @click.argument("name")
+@click.option("--from", "source", help="Source folder [default: all sources].")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of the model card.")
-def command(*, name: str, as_json: bool) -> None:
+def command(*, name: str, source: str | None, as_json: bool) -> None:
     r"""Show an entry's card: architecture, training, accuracy, where it lies.
 
     \b
       zoo info fastnet-seed1
     """
-    entry = store.find(name)
+    entry = store.find(name, store.asked(source))
     card = entry.card
     if as_json:
         click.echo(json.dumps({**asdict(card), "source": entry.source, "folder": str(entry.folder)}, indent=1))

@@ -25,8 +25,8 @@ def command(*, pattern: str, source: str | None, as_json: bool) -> None:
       zoo list
       zoo list 'fastnet-*' --json
     """
-    asked = [store.open_source(source)] if source else store.sources()
-    known = sorted({name for s in asked for name in s.names()})
+    asked = store.asked(source)
+    known = store.names(asked)
     rows = [_row(store.find(name, asked)) for name in match(pattern, known)] if known else []
     if as_json:
         click.echo(json.dumps(rows, indent=1))

@@ -3,7 +3,7 @@
 import click
 
 from zoo import store
-from zoo.names import is_pattern, match
+from zoo.errors import NotFoundError
 
 __all__ = ["command"]
 
@@ -21,15 +21,26 @@ def command(*, patterns: tuple[str, ...], source: str | None, replace: bool, dry
       zoo pull pyramid272-seed1
       zoo pull 'fastnet-*' --from /mnt/team-zoo
     """
-    chosen = store.open_source(source) if source else None
-    asked = [chosen] if chosen else store.sources()
-    known = sorted({name for s in asked for name in s.names()})
-    for pattern in patterns:
-        for name in match(pattern, known) if is_pattern(pattern) else [pattern]:
-            if dry_run:
-                entry = store.find(name, asked)
-                click.echo(f"{name}: {entry.size / 1e6:.1f} MB from {entry.source}")
-                continue
-            entry, copied = store.pull(name, chosen, replace=replace)
-            if not quiet:
-                click.echo(f"{name}: {'copied to' if copied else 'verified in'} {entry.folder}")
+    asked = store.asked(source)
+    try:
+        entries = [entry for pattern in patterns for entry in store.resolve(pattern, asked)]
+    except NotFoundError as error:
+        raise NotFoundError(f"{error}{_how_to_train(patterns)}") from error
+    for entry in entries:
+        if dry_run:
+            click.echo(f"{entry.name}: {entry.size / 1e6:.1f} MB from {entry.source}")
+            continue
+        pulled, copied = store.pull(entry, replace=replace)
+        if not quiet:
+            click.echo(f"{entry.name}: {'copied to' if copied else 'verified in'} {pulled.folder}")
+
+
+def _how_to_train(patterns: tuple[str, ...]) -> str:
+    """Return how to train the first of these names that a recipe could make, or an empty string."""
+    from training.recipe import recipe_names
+
+    for name in patterns:
+        recipe, _, seed = name.rpartition("-seed")
+        if recipe in recipe_names() and seed.isdigit():
+            return f"; to train it: zoo train {recipe} --seed {seed} --data DIR"
+    return ""

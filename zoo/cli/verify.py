@@ -15,6 +15,7 @@ __all__ = ["command"]
 @click.command("verify")
 @click.argument("patterns", metavar="[NAME...]", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All entries of all sources.")
+@click.option("--from", "source", help="Source folder [default: all sources].")
 @click.option("--predictions", is_flag=True, help="Run the networks and compare with the stored logits.")
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="With --predictions: only the first N stored rows.")
@@ -25,6 +26,7 @@ def command(
     *,
     patterns: tuple[str, ...],
     everything: bool,
+    source: str | None,
     predictions: bool,
     split: str,
     limit: int | None,
@@ -41,7 +43,7 @@ def command(
     """
     if bool(patterns) == everything:
         raise UsageError("give NAME... or --all")
-    entries = [e for p in (patterns or ("*",)) for e in store.resolve(p)]
+    entries = [e for p in (patterns or ("*",)) for e in store.resolve(p, store.asked(source))]
     failed = 0
     for entry in entries:
         try:

@@ -32,9 +32,9 @@ def is_pattern(text: str) -> bool:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the closest of `known`, or an empty string."""
+    """Return `" (did you mean 'x'?)"` for the closest of `known`, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def match(pattern: str, known: Sequence[str]) -> list[str]:

@@ -20,7 +20,8 @@ from tta import view_set
 from zoo.data import Split, load_split
 from zoo.data.split import Labels
 from zoo.entry import Entry
-from zoo.errors import DataError, NotFoundError
+from zoo.errors import CorruptError, DataError, NotFoundError
+from zoo.predictions import SplitPredictions
 
 __all__ = ["Ballots", "Report", "SplitSource", "common_dataset", "score", "stored_ballots"]
 
@@ -77,8 +78,8 @@ class SplitSource:
         return load_split(self.dataset, self.name, self.folder)
 
 
-def common_dataset(members: Sequence[Member], fallback: str = "cifar10") -> tuple[str, tuple[str, ...] | None]:
-    """Return the dataset and classes that all entries among the members share; `fallback` if there are none.
+def common_dataset(members: Sequence[Member], fallback: str = "cifar10") -> str:
+    """Return the dataset that all entries among the members share; `fallback` if there are none.
 
     Raises:
         DataError: two entries classify different things.
@@ -92,7 +93,7 @@ def common_dataset(members: Sequence[Member], fallback: str = "cifar10") -> tupl
                 f"{other.name!r} has {len(other.classes)} of {other.dataset}"
             )
             raise DataError(msg)
-    return (cards[0].dataset, cards[0].classes) if cards else (fallback, None)
+    return cards[0].dataset if cards else fallback
 
 
 def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
@@ -113,6 +114,7 @@ def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
         stored = member.origin.predictions().splits.get(source.name)
         if stored is None:
             raise NotFoundError(f"{member.name!r} has no stored predictions for the {source.name} split: give --fresh")
+        _check_classes(member.origin, stored)
         views = {**cached_views(member.origin, source.name, stored.fingerprint), **stored.views}
         votes.append(entry_vote(member, views, committee.views))
         marks[member.name], labels = stored.fingerprint, stored.labels
@@ -126,6 +128,14 @@ def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
     return Ballots(votes, labels)
 
 
+def _check_classes(entry: Entry, stored: SplitPredictions) -> None:
+    """Raise `CorruptError` unless stored predictions have a column for each class of the card, and at least a row."""
+    classes, labels = len(entry.card.classes), stored.labels
+    widths = {logits.shape[1] for logits in stored.views.values()}
+    if widths != {classes} or not len(labels) or not 0 <= labels.min() <= labels.max() < classes:
+        raise CorruptError(f"{entry.name!r} has stored predictions that do not fit its {classes} classes")
+
+
 def entry_vote(member: Member, logits: dict[str, npt.NDArray[Any]], views: str) -> Vote:
     """Return a member's vote from its logits by view name; `NotFoundError` if a view of the set is missing."""
     chosen = view_set(views)
@@ -135,6 +145,8 @@ def entry_vote(member: Member, logits: dict[str, npt.NDArray[Any]], views: str) 
             f"{member.name!r} has no stored predictions for view {missing[0]!r} of --tta {views}: give --fresh"
         )
     stack = np.stack([logits[view.name] for view in chosen])
+    if not np.isfinite(stack).all():
+        raise DataError(f"{member.name!r} gives logits that are not finite")
     return Vote(stack, [view.weight for view in chosen], member.weight, member.temperature)
 
 

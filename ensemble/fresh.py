@@ -1,6 +1,6 @@
 """Fresh ballots: the members' networks run over the images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from ensemble.merge import Vote
 from ensemble.view_cache import keep_views
 from tta.predict import Precision, view_logits
 from tta.views import view_set
+from zoo.data import Split
+from zoo.entry import Entry
+from zoo.errors import DataError
 from zoo.predictions import PUBLISHED_VIEWS
 
 __all__ = ["fresh_ballots"]
@@ -41,10 +44,13 @@ def fresh_ballots(
         Ballots with rows in the order of `Split.order`.
 
     Raises:
-        DataError, CorruptError, NotFoundError: as in loading the members.
+        DataError: a member classifies other classes or sizes than the data has.
+        CorruptError, NotFoundError: as in loading the members.
     """
     whole = source.split
     # Nothing slow before everything can be read.
+    for entry in (m.origin for m in committee.members if isinstance(m.origin, Entry)):
+        _check_fit(entry, whole)
     files = {m.name: file_vote(m, whole) for m in committee.members if isinstance(m.origin, Path)}
     nets = {m.name: m.origin.load() for m in committee.members if not isinstance(m.origin, Path)}
     split = whole if limit is None else whole.subset(slice(limit))
@@ -67,11 +73,27 @@ def fresh_ballots(
             precision=precision,
             progress=show,
         )
+        votes.append(entry_vote(member, dict(logits), committee.views))
         extra = {view: values for view, values in logits.items() if view not in PUBLISHED_VIEWS}
         if extra and limit is None and precision == "fp32":
             keep_views(member.origin, source.name, whole, extra)
-        votes.append(entry_vote(member, dict(logits), committee.views))
     return Ballots(votes, split.labels[split.order])
+
+
+def _check_fit(entry: Entry, split: Split) -> None:
+    """Raise `DataError` if a split's images are not what an entry classifies."""
+    size = split.images.shape[1:3]
+    if entry.card.classes != split.classes:
+        raise DataError(
+            f"{entry.name!r} has the classes {_few(entry.card.classes)}, the data has {_few(split.classes)}"
+        )
+    if entry.card.input_size != size:
+        height, width = entry.card.input_size
+        raise DataError(f"{entry.name!r} takes {height} x {width} pixels, the data has {size[0]} x {size[1]}")
+
+
+def _few(classes: Sequence[str]) -> str:
+    return f"{', '.join(classes[:3])}, ... ({len(classes)})"
 
 
 def _show(progress: Callable[[int, str], None] | None, name: str, done: int) -> None:

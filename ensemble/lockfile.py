@@ -1,6 +1,7 @@
 """`ensemble.json`: the lockfile that names members by the hash of their weights, with views, merge and temperatures."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def read_lockfile(path: Path) -> Committee:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise NotFoundError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptError(f"{path} is not JSON: {error}") from error
     if not isinstance(table, dict) or table.get("format") != FORMAT:
         raise CorruptError(f"{path} is not an ensemble of format {FORMAT!r}")
@@ -55,9 +56,9 @@ def read_lockfile(path: Path) -> Committee:
         members = tuple(_read_member(m, path) for m in table["members"])
         check_members(members)
         views, merge, temperature = table["views"], table["merge"], float(table["temperature"])
-        if not members or views not in VIEW_SETS or merge not in MERGES or not temperature > 0:
+        if not members or views not in VIEW_SETS or merge not in MERGES or not 0 < temperature < math.inf:
             raise ValueError(f"views {views!r}, merge {merge!r}, temperature {temperature}, {len(members)} members")
-    except (KeyError, TypeError, ValueError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
         raise CorruptError(f"{path} is malformed: {error}") from error
     return Committee(members, views, merge, temperature)
 

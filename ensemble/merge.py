@@ -54,8 +54,9 @@ def merge(votes: Sequence[Vote], how: Merge, temperature: float = 1.0) -> tuple[
     Returns:
         The distribution `[N, C]` (for a vote, the shares of votes), and the top class `[N]`.
     """
-    total = sum(v.weight for v in votes)
-    shares = [v.weight / total for v in votes]
+    largest = max(v.weight for v in votes)  # so that the sum of huge weights stays finite
+    total = sum(v.weight / largest for v in votes)
+    shares = [v.weight / largest / total for v in votes]
     if how == "logits":
         mean = sum(s * _mean_over_views(v, "logits") for s, v in zip(shares, votes, strict=True))
         probs = np.exp(log_softmax(np.asarray(mean) / temperature))

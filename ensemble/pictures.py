@@ -1,5 +1,6 @@
 """Picture files as images of a network's size."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +34,15 @@ def read_picture(path: Path, size: tuple[int, int]) -> Pixels:
     from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415
 
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from 89 million pixels on
+            file = Image.open(path)
+        with file:
             if file.width * file.height > _MOST_PIXELS:
                 raise DataError(f"{path} has {file.width} x {file.height} pixels; at most {_MOST_PIXELS:,} are read")
             picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16-bit gray, which Pillow would clip at 255
+                picture = Image.fromarray((np.asarray(picture, np.int64) >> 8).clip(0, 255).astype(np.uint8))
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -45,6 +51,6 @@ def read_picture(path: Path, size: tuple[int, int]) -> Pixels:
         raise NotFoundError(f"picture {str(path)!r} does not exist") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} has more pixels than are read") from error
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except (OSError, UnidentifiedImageError, ValueError, TypeError, SyntaxError) as error:
         raise CorruptError(f"{str(path)!r} is not a readable picture") from error
     return np.asarray(fitted, np.uint8)

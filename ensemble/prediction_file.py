@@ -4,6 +4,7 @@ Rows follow the split's own order (torchvision's for CIFAR).
 """
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from zoo.errors import CorruptError, DataError
 __all__ = ["Arrays", "read_prediction_file"]
 
 Arrays = dict[str, npt.NDArray[np.generic]]
+_BAD_ZIP = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 _TINY = 1e-12
 _SUM_TOLERANCE = 1e-2  # fp16 probabilities of 100 classes
 
@@ -48,7 +50,8 @@ def read_prediction_file(path: Path, split: Split) -> npt.NDArray[np.float32]:
         raise DataError(
             f"{path}: {wrong} of {len(split)} labels differ from the split's: these are other images or another order"
         )
-    numbers = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is reported below
+        numbers = values.astype(np.float32)
     if not np.isfinite(numbers).all():
         raise DataError(f"{path}: {kinds[0]} has values that are not finite, the first in row {_first_bad(numbers)}")
     if kinds[0] == "probs":
@@ -68,7 +71,7 @@ def _read_npz(path: Path) -> Arrays:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("a bare array")  # noqa: TRY004  # as any other error of a bad file
             return {name: np.asarray(file[name]) for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+    except _BAD_ZIP as error:
         raise CorruptError(f"{path} is not an .npz file of plain arrays (pickles are never loaded)") from error
 
 

@@ -15,13 +15,12 @@ from training.job import Job
 from training.optimizers import build_optimizers
 from training.run import RunFolder
 from training.whitening import whiten_first_layer
+from tta import VIEW_SETS, view_logits
 from zoo.archs import create
 from zoo.errors import MenagerieError, UsageError
 from zoo.images import normalize
 
 __all__ = ["Trained", "train"]
-
-_EVAL_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -139,17 +138,17 @@ class _Loop:
             "val_accuracy": round(self._val_accuracy(), 5),
         }
 
-    @torch.inference_mode()
     def _val_accuracy(self) -> float:
-        self.net.eval()
-        right = 0
-        for start in range(0, len(self.job.val), _EVAL_BATCH):
-            images = torch.from_numpy(self.job.val.images[start : start + _EVAL_BATCH]).to(self.device)
-            labels = torch.from_numpy(self.job.val.labels[start : start + _EVAL_BATCH]).to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-                logits: Tensor = self.net(normalize(images, *self.job.stats))
-            right += int((logits.argmax(1) == labels).sum())
-        return right / len(self.job.val)
+        """Return the top-1 accuracy on the validation split, without TTA, in the recipe's precision."""
+        logits = view_logits(
+            self.net.eval(),
+            self.job.val.images,
+            VIEW_SETS["none"],
+            self.job.stats,
+            device=self.device,
+            precision=self.recipe.precision,
+        )
+        return float((logits["none"].argmax(1) == self.job.val.labels).mean())
 
     def state(self) -> dict[str, Any]:
         """Everything that `load_state` needs to go on."""
@@ -161,6 +160,7 @@ class _Loop:
             "seconds": self.seconds,
             "sums": self.sums,
             "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -173,3 +173,5 @@ class _Loop:
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
         self.sums = state["sums"]
         torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)

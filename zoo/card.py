@@ -1,6 +1,7 @@
 """The card of a zoo entry: `config.json`."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -85,15 +86,18 @@ class Card:
         check_name(self.name)
         numbers = (*self.mean, *self.std)
         for what, ok in {
-            "classes": len(self.classes) > 1 and {type(c) for c in self.classes} == {str},
+            "classes": type(self.classes) is tuple
+            and len(self.classes) > 1
+            and all(type(c) is str for c in self.classes),
             "architecture": type(self.architecture) is str,
             "architecture_args": type(self.architecture_args) is dict,
             "dataset": type(self.dataset) is str,
-            "mean and std": len(self.mean) == len(self.std) == _CHANNELS and {type(v) for v in numbers} <= {int, float},
+            "mean and std": len(self.mean) == len(self.std) == _CHANNELS and all(_is_number(v) for v in numbers),
             "std": min(self.std) > 0,
-            "input_size": len(self.input_size) == len("HW") and {type(v) for v in self.input_size} == {int},
-            "trained_on": type(self.trained_on) in {dict, type(None)},
-            "metrics": type(self.metrics) is dict,
+            "input_size": len(self.input_size) == len("HW") and all(type(v) is int and v > 0 for v in self.input_size),
+            "trained_on": self.trained_on is None or _says_images(self.trained_on),
+            "metrics": type(self.metrics) is dict
+            and all(type(m) is dict and all(_is_number(v) for v in m.values()) for m in self.metrics.values()),
             "training": type(self.training) is dict,
             "parameters": type(self.parameters) is int,
             "multiply_adds": type(self.multiply_adds) is int,
@@ -105,3 +109,16 @@ class Card:
         """Return the top-1 accuracy (fraction) that the card states for a split and view set, if it does."""
         value = self.metrics.get(split, {}).get(views)
         return float(value) if value is not None else None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in {int, float} and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _says_images(trained_on: object) -> bool:
+    """Say whether `trained_on` has what fits and model cards read from it."""
+    return (
+        type(trained_on) is dict
+        and type(trained_on.get("images")) is int
+        and {type(trained_on.get(key)) for key in ("fingerprint", "held_out")} == {str}
+    )

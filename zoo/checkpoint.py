@@ -73,8 +73,8 @@ def build(card: "Card", weights: "dict[str, torch.Tensor]", where: str) -> "nn.M
 
     with torch.device("meta"):  # the initial weights would be thrown away
         net = create(card.architecture, len(card.classes), **card.architecture_args)
-    expected = {name: value.shape for name, value in net.state_dict().items()}
-    given = {name: value.shape for name, value in weights.items()}
+    expected = {name: (value.shape, value.is_floating_point()) for name, value in net.state_dict().items()}
+    given = {name: (value.shape, value.is_floating_point()) for name, value in weights.items()}
     if expected != given:
         wrong = sorted(k for k in expected.keys() | given.keys() if expected.get(k) != given.get(k))
         raise CorruptError(

@@ -55,7 +55,7 @@ class Entry:
             raise CorruptError(f"{path} cannot be read: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != self.sums[file]:
             raise CorruptError(
-                f"{path} is damaged: its sha256 is not the one in {SUMS} (nothing was loaded; `zoo pull` it again)"
+                f"{path} is damaged: its sha256 is not the one in {SUMS} (nothing was loaded; `zoo pull --replace` it)"
             )
         return content
 

@@ -67,7 +67,7 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
             yield work
             if target.exists() and replace:
                 old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-                target.replace(old)
+                target.replace(old / "old")  # inside, so that a file or a link can be moved there too
                 work.replace(target)
                 shutil.rmtree(old)
             elif target.exists():
@@ -105,7 +105,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     for line in text.splitlines():
         digest, _, name = line.partition("  ")
         well_formed = len(digest) == 64 and set(digest) <= set("0123456789abcdef")  # noqa: PLR2004
-        if not well_formed or name != Path(name).name or name in {"", ".", "..", SUMS} or name in sums:
+        plain = name.isprintable() and name == Path(name).name and name not in {"", ".", "..", SUMS}
+        if not well_formed or not plain or name in sums:
             raise CorruptError(f"{path} is malformed at {line[:80]!r}")
         sums[name] = digest
     if not sums:

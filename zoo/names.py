@@ -7,10 +7,15 @@ from fnmatch import fnmatchcase
 
 from zoo.errors import NotFoundError, UsageError
 
-__all__ = ["check_name", "is_pattern", "match", "suggestion"]
+__all__ = ["check_name", "is_name", "is_pattern", "match", "suggestion"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _LONGEST = 128
+
+
+def is_name(text: str) -> bool:
+    """Say whether `text` is a well-formed entry name."""
+    return len(text) <= _LONGEST and _NAME.fullmatch(text) is not None
 
 
 def check_name(name: str) -> str:
@@ -18,7 +23,7 @@ def check_name(name: str) -> str:
 
     Names become folder names, so this is also what keeps `..` and `/` out of every path.
     """
-    if len(name) > _LONGEST or not _NAME.fullmatch(name):
+    if not is_name(name):
         shown = name if len(name) <= _LONGEST else name[:40] + "…"
         raise UsageError(
             f"not a valid entry name: {shown!r} (names match [a-z0-9][a-z0-9._-]*, at most {_LONGEST} characters)"

@@ -75,23 +75,26 @@ class Predictions:
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             fingerprints = json.loads(header["__metadata__"][_KEY])["fingerprints"]
             splits = {split: _read_split(tensors, split, str(mark)) for split, mark in fingerprints.items()}
-        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptError(f"{where} is not a predictions file: {error}") from error
         return cls(splits)
 
 
 def _read_split(tensors: Mapping[str, npt.NDArray[np.generic]], split: str, fingerprint: str) -> SplitPredictions:
     """Pick one split out of a file's tensors; `KeyError` or `ValueError` say what is wrong."""
-    labels = tensors[f"{split}.labels"].astype(np.int64)
+    labels = tensors[f"{split}.labels"]
     views = {
-        name.removeprefix(f"{split}."): value.astype(np.float16)
+        name.removeprefix(f"{split}."): value
         for name, value in tensors.items()
         if name.startswith(f"{split}.") and name != f"{split}.labels"
     }
     shapes = {value.shape for value in views.values()}
     shape = next(iter(shapes), ())
-    if len(shapes) != 1 or len(shape) != 2 or shape[0] != len(labels):  # noqa: PLR2004
-        raise ValueError(f"the logits of split {split!r} do not fit its {len(labels)} labels")
-    if not all(np.isfinite(value).all() for value in views.values()):
-        raise ValueError(f"the logits of split {split!r} are not all finite")
-    return SplitPredictions(views, labels, fingerprint)
+    if len(shapes) != 1 or len(shape) != 2 or labels.shape != shape[:1]:  # noqa: PLR2004
+        raise ValueError(f"the logits of split {split!r} do not fit its {labels.size} labels")
+    if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() < shape[1]):
+        raise ValueError(f"the labels of split {split!r} are not all in 0..{shape[1] - 1}")
+    if not all(value.dtype == np.float16 and np.isfinite(value).all() for value in views.values()):
+        raise ValueError(f"the logits of split {split!r} are not all finite fp16 numbers")
+    logits = {view: value.astype(np.float16) for view, value in views.items()}
+    return SplitPredictions(logits, labels.astype(np.int64), fingerprint)

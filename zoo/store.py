@@ -9,7 +9,7 @@ from typing import Protocol
 from zoo.entry import Entry
 from zoo.errors import NotFoundError, UsageError
 from zoo.files import SUMS, new_folder, storage_errors
-from zoo.names import check_name, is_pattern, match, suggestion
+from zoo.names import check_name, is_name, is_pattern, match, suggestion
 
 __all__ = [
     "FolderSource",
@@ -59,7 +59,7 @@ class FolderSource:
         """Return the names of the entries, sorted."""
         if not self.folder.is_dir():
             return []
-        return sorted(p.name for p in self.folder.iterdir() if not p.name.startswith(".") and (p / SUMS).is_file())
+        return sorted(p.name for p in self.folder.iterdir() if is_name(p.name) and (p / SUMS).is_file())
 
     def get(self, name: str) -> Entry | None:
         """Return the entry, or None if the folder has no such name."""
@@ -100,12 +100,20 @@ def sources() -> list[Source]:
     checkout = _PACKAGE.parent / "checkpoints"
     if checkout.is_dir():
         found.append(FolderSource(checkout, "checkpoints"))
-    return found + [open_source(s) for s in os.environ.get("ZOO_SOURCE", "").split(",") if s.strip()]
+    return found + [open_source(s.strip()) for s in os.environ.get("ZOO_SOURCE", "").split(",") if s.strip()]
 
 
-def asked(source: str | None) -> list[Source]:
-    """Return the one source that `--from` names, or all of them; errors as in `open_source`."""
-    return [open_source(source)] if source else sources()
+def asked(source: str | None, *, afresh: bool = False) -> list[Source]:
+    """Return the one source that `--from` names, or all of them; errors as in `open_source`.
+
+    Args:
+        source: the value of `--from`.
+        afresh: leave the cache out, to replace what it has (which may be damaged).
+    """
+    if source:
+        return [open_source(source)]
+    cache = cache_folder()
+    return [s for s in sources() if not (afresh and isinstance(s, FolderSource) and s.folder == cache)]
 
 
 def names(among: Sequence[Source] | None = None) -> list[str]:

@@ -22,6 +22,7 @@ __all__ = ["command"]
 @click.command("eval")
 @committee_options
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option("--dataset", default="cifar10", show_default=True, help="Of prediction files; entries know theirs.")
 @click.option("--fresh", is_flag=True, help="Run the networks instead of reading stored predictions.")
 @click.option("--limit", type=click.IntRange(min=1), help="With --fresh: only the first N images.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
@@ -36,6 +37,7 @@ def command(
     views: str | None,
     merge: str | None,
     split: str,
+    dataset: str,
     fresh: bool,
     limit: int | None,
     data: Path | None,
@@ -58,7 +60,7 @@ def command(
     if json_to not in (None, "-") and not Path(str(json_to)).parent.is_dir():
         raise UsageError(f"--json {json_to!r}: the folder does not exist")
     committee = read_committee(members, lockfile, views, merge)
-    source = SplitSource(common_dataset(committee.members)[0], split, data)
+    source = SplitSource(common_dataset(committee.members, dataset), split, data)
     if fresh:
         ballots, where = _run(committee, source, limit, device, precision, quiet=quiet)
     else:
@@ -116,6 +118,7 @@ def _run(
 def _print_table(report: Report) -> None:
     """Print the report for people, on stdout."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     views = ", ".join(report.views)
@@ -127,7 +130,7 @@ def _print_table(report: Report) -> None:
         table.add_column(name, justify="left" if name == "member" else "right")
     for m in report.members:
         table.add_row(
-            m["name"], f"{m['weight']:g}", f"{100 * m['accuracy']:.2f} %", f"{m['nll']:.4f}", f"{m['ece']:.4f}"
+            escape(m["name"]), f"{m['weight']:g}", f"{100 * m['accuracy']:.2f} %", f"{m['nll']:.4f}", f"{m['ece']:.4f}"
         )
     table.add_section()
     e = report.ensemble

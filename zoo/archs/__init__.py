@@ -27,7 +27,7 @@ def register(variants: Mapping[str, Mapping[str, Any]], build: Callable[..., nn.
         ARCHS[name] = (build, arguments)
 
 
-def create(arch: str, classes: int, **arguments: Any) -> nn.Module:  # noqa: ANN401  # each family has its own
+def create(arch: str, classes: int, /, **arguments: Any) -> nn.Module:  # noqa: ANN401  # each family has its own
     """Build a freshly initialised network.
 
     Args:
@@ -48,8 +48,8 @@ def create(arch: str, classes: int, **arguments: Any) -> nn.Module:  # noqa: ANN
     build, defaults = ARCHS[arch]
     try:
         return build(classes=classes, **{**defaults, **arguments})
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"architecture {arch!r}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's own, at sizes below zero or beyond 64 bits
+        raise UsageError(f"architecture {arch!r}: {str(error).splitlines()[0]}") from error
 
 
 register(fastnet.VARIANTS, fastnet.FastNet)

@@ -53,27 +53,28 @@ def run(group: click.Group, arguments: list[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    words = [w for w in words if w != "--debug"]
     try:
-        result = group.main(words, standalone_mode=False)
-    except MenagerieError as error:
-        code, message = error.exit_code, str(error)
+        result = group.main([w for w in words if w != "--debug"], standalone_mode=False)
+    except (MenagerieError, click.ClickException, OSError) as error:
         if debug:
             raise
-    except click.ClickException as error:
-        code, message = error.exit_code, error.format_message().replace("\n", " ")
-        if debug:
-            raise
+        return _report(error)
     except (click.Abort, KeyboardInterrupt):
-        code, message = 130, "interrupted"
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            sys.stderr.close()
-            return 1
-        if debug:
-            raise
-        code, message = 1, f"{error.filename or 'file'}: {error.strerror or error}"
+        click.echo("error: interrupted", err=True)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: MenagerieError | click.ClickException | OSError) -> int:
+    """Print an error as one line on stderr and return the exit code it stands for."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()  # the help text, as it is
+        return error.exit_code
+    if isinstance(error, MenagerieError):
+        code, message = error.exit_code, str(error)
+    elif isinstance(error, click.ClickException):
+        code, message = error.exit_code, error.format_message()
     else:
-        return result if isinstance(result, int) else 0
-    click.echo(f"error: {message}", err=True)
+        code, message = 1, f"{error.filename or 'file'}: {error.strerror or error}"
+    click.echo(f"error: {' '.join(message.splitlines())}", err=True)
     return code

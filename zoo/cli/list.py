@@ -78,4 +78,6 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             row["source"],
         )
     console = Console()
-    Console(width=console.width if console.is_terminal else 120).print(table)
+    # Paths and cards may hold square brackets and colons: nothing in them is markup.
+    plain = Console(width=console.width if console.is_terminal else 120, markup=False, emoji=False)
+    plain.print(table)

@@ -35,8 +35,8 @@ class Progress:
         self._done += amount
         if self._bar is not None:
             self._bar.update(self._done, self.rate)
-        elif not self._quiet and self._done * _LINES // self._total > self._shown:
-            self._shown = self._done * _LINES // self._total
+        elif not self._quiet and self._done * _LINES // max(self._total, 1) > self._shown:
+            self._shown = self._done * _LINES // max(self._total, 1)
             self.note(f"{self._label}: {self._done:,}/{self._total:,} {self._unit}, {self.rate:,.4g} {self._unit}/s")
 
     def relabel(self, label: str) -> None:
@@ -81,7 +81,7 @@ class _Bar:
         from rich.progress import Progress as RichProgress
 
         self._rich = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
             TextColumn("{task.fields[rate]:,.4g} " + unit + "/s"),

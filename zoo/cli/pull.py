@@ -21,12 +21,12 @@ def command(*, patterns: tuple[str, ...], source: str | None, replace: bool, dry
       zoo pull pyramid272-seed1
       zoo pull 'fastnet-*' --from /mnt/team-zoo
     """
-    asked = store.asked(source)
+    asked = store.asked(source, afresh=replace)
     try:
-        entries = [entry for pattern in patterns for entry in store.resolve(pattern, asked)]
+        entries = {entry.name: entry for pattern in patterns for entry in store.resolve(pattern, asked)}
     except NotFoundError as error:
         raise NotFoundError(f"{error}{_how_to_train(patterns)}") from error
-    for entry in entries:
+    for entry in entries.values():
         if dry_run:
             click.echo(f"{entry.name}: {entry.size / 1e6:.1f} MB from {entry.source}")
             continue

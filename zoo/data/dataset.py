@@ -7,7 +7,7 @@ import numpy as np
 
 from zoo.data.mosaic import INDEX, read_index, read_mosaic
 from zoo.data.split import Split, hold_out
-from zoo.errors import MenagerieError, NotFoundError, UsageError
+from zoo.errors import CorruptError, MenagerieError, NotFoundError, UsageError
 from zoo.names import suggestion
 
 __all__ = ["DATASETS", "MEAN_STD", "SPLITS", "load_split", "load_training"]
@@ -88,6 +88,8 @@ def _mosaic_parts(folder: Path, part: str) -> list[str]:
 
 def _read_mosaics(folder: Path, part: str) -> Split:
     parts = [read_mosaic(folder, name) for name in _mosaic_parts(folder, part)]
+    if len({p.images.shape[1:] for p in parts}) != 1:
+        raise CorruptError(f"{folder}: the {part} mosaics hold images of different sizes")
     images = np.concatenate([p.images for p in parts])
     return Split(images, np.concatenate([p.labels for p in parts]), parts[0].classes)
 

@@ -26,10 +26,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         classes, splits = index["classes"], index["splits"]
-        well_formed = all(isinstance(c, str) for c in classes) and all(int(s["images"]) > 0 for s in splits.values())
+        well_formed = isinstance(classes, list) and all(isinstance(c, str) for c in classes)
+        well_formed = well_formed and all(int(s["images"]) > 0 for s in splits.values())
     except OSError as error:
         raise NotFoundError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CorruptError(f"{path} is not a mosaic index") from error
     if not well_formed:
         raise CorruptError(f"{path} is not a mosaic index")

@@ -35,8 +35,9 @@ class Split:
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:  # noqa: PLR2004
             raise DataError(f"images must be uint8 [N, H, W, 3], got {self.images.dtype} {list(self.images.shape)}")
-        if self.labels.shape != self.images.shape[:1]:
-            raise DataError(f"{len(self.images)} images have labels of shape {list(self.labels.shape)}")
+        if self.labels.shape != self.images.shape[:1] or self.labels.dtype.kind not in "iu":
+            shape = list(self.labels.shape)
+            raise DataError(f"{len(self.images)} images have labels of type {self.labels.dtype} and shape {shape}")
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise DataError(
                 f"labels must lie in 0..{len(self.classes) - 1}, got {self.labels.min()}..{self.labels.max()}"
@@ -49,8 +50,7 @@ class Split:
     @cached_property
     def hashes(self) -> npt.NDArray[np.bytes_]:
         """Sha256 of each image's H x W x 3 bytes, as 64 hex digits: `[N]` of dtype `S64`."""
-        rows = np.ascontiguousarray(self.images).reshape(len(self.images), -1)
-        return np.array([hashlib.sha256(row.tobytes()).hexdigest() for row in rows], dtype="S64")
+        return np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in self.images], dtype="S64")
 
     @cached_property
     def order(self) -> npt.NDArray[np.intp]:

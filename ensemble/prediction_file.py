@@ -67,7 +67,9 @@ def _first_bad(numbers: npt.NDArray[np.float32]) -> int:
 
 def _read_npz(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since numpy leaves a file that it cannot read open.
+        with path.open("rb") as content:
+            file = np.load(content, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("a bare array")  # noqa: TRY004  # as any other error of a bad file
             return {name: np.asarray(file[name]) for name in file.files}

@@ -1,7 +1,7 @@
 """The card of a zoo entry: `config.json`."""
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -111,8 +111,9 @@ class Card:
         return float(value) if value is not None else None
 
 
-def _is_number(value: object) -> bool:
-    return type(value) in {int, float} and math.isfinite(value)  # type: ignore[arg-type]
+def _is_number(value: Any) -> bool:  # noqa: ANN401  # whatever JSON has
+    """Say whether `value` is a number that a float can hold, and not NaN."""
+    return type(value) in {int, float} and abs(value) <= sys.float_info.max
 
 
 def _says_images(trained_on: object) -> bool:

@@ -17,9 +17,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 """Variant name -> arguments of `FastNet`."""
 
-# The smallest input that survives a 2x2 convolution, three 2x2 poolings and the 3x3 pooling of the head.
-_MIN_SIZE = 25
-
 
 def _norm(width: int) -> nn.BatchNorm2d:
     """BatchNorm whose scale is frozen at one: the next whitened update of Muon would undo any scale (section 3.1)."""
@@ -67,7 +64,7 @@ class FastNet(nn.Module):
         widths: output channels of the three groups.
         in_channels: image channels.
 
-    Shape: images `[N, in_channels, H, W]`, normalised, H and W at least 25 and below 48 -> logits `[N, C]`.
+    Shape: images `[N, in_channels, H, W]`, normalised, H and W from 25 to 48 -> logits `[N, C]`.
     """
 
     def __init__(self, classes: int = 10, widths: tuple[int, int, int] = (64, 256, 256), in_channels: int = 3) -> None:

@@ -16,7 +16,7 @@ __all__ = ["command"]
 @click.option("--from", "source", help="Source folder [default: all sources].")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of the model card.")
 def command(*, name: str, source: str | None, as_json: bool) -> None:
-    r"""Show an entry's card: architecture, training, accuracy, where it lies.
+    """Show an entry's card: architecture, training, accuracy, where it lies.
 
     \b
       zoo info fastnet-seed1

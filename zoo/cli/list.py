@@ -19,7 +19,7 @@ __all__ = ["command"]
 @click.option("--from", "source", help="Only this source folder [default: all sources].")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
 def command(*, pattern: str, source: str | None, as_json: bool) -> None:
-    r"""List entries with accuracy, size and where they lie; an entry that cannot be read is listed as damaged.
+    """List entries with accuracy, size and where they lie; an entry that cannot be read is listed as damaged.
 
     \b
       zoo list

@@ -15,7 +15,7 @@ __all__ = ["command"]
 @click.option("--dry-run", is_flag=True, help="Only say what would be copied.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(*, patterns: tuple[str, ...], source: str | None, replace: bool, dry_run: bool, quiet: bool) -> None:
-    r"""Copy entries into the cache; every file's sha256 is checked, and nothing is left half-copied.
+    """Copy entries into the cache; every file's sha256 is checked, and nothing is left half-copied.
 
     \b
       zoo pull pyramid272-seed1

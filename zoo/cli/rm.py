@@ -12,7 +12,7 @@ __all__ = ["command"]
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(*, names: tuple[str, ...], dry_run: bool, quiet: bool) -> None:
-    r"""Delete entries from the cache; builtin entries and other sources are never touched.
+    """Delete entries from the cache; builtin entries and other sources are never touched.
 
     \b
       zoo rm mine-seed3

@@ -35,7 +35,7 @@ def command(
     replace: bool,
     quiet: bool,
 ) -> None:
-    r"""Train a network on 90 % of the training images and file it, with its predictions, in the zoo.
+    """Train a network on 90 % of the training images and file it, with its predictions, in the zoo.
 
     The other 10 %, the validation split, is never trained on. Killed at any moment, the same command goes on where
     the run was.

@@ -34,7 +34,7 @@ def command(
     device: str | None,
     quiet: bool,
 ) -> int:
-    r"""Check every file's sha256 and form; with --predictions, also that the stored logits are the network's.
+    """Check every file's sha256 and form; with --predictions, also that the stored logits are the network's.
 
     \b
       zoo verify fastnet-seed1
@@ -43,6 +43,10 @@ def command(
     """
     if bool(patterns) == everything:
         raise UsageError("give NAME... or --all")
+    if predictions:
+        from zoo.cli.device import pick_device
+
+        pick_device(device)  # a wrong one is no entry's fault
     entries = [e for p in (patterns or ("*",)) for e in store.resolve(p, store.asked(source))]
     failed = 0
     for entry in entries:

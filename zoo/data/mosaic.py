@@ -68,7 +68,7 @@ def _read_pixels(path: Path, count: int) -> Pixels:
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  # keeps `zoo --help` quick
 
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=["WEBP"]) as file:
             sheet = np.asarray(file.convert("RGB"))
     except FileNotFoundError as error:
         raise NotFoundError(f"{path} does not exist") from error

@@ -1,0 +1,240 @@
+"""`ensemble.json`: written as DESIGN.md says, read back the same, and every malformation named."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from ensemble.lockfile import FORMAT, Committee, read_lockfile, write_lockfile
+from ensemble.members import Member
+from zoo.errors import CorruptError, DataError, MenagerieError, NotFoundError, StorageError
+
+if TYPE_CHECKING:
+    from tests.ensemble.conftest import Zoo
+
+FITTED = {"split": "val", "fingerprint": "ab" * 32, "images": 10, "objective": "nll"}
+
+
+def committee_of(zoo: "Zoo") -> Committee:
+    members = (
+        Member("tiny-b", zoo.entry("tiny-b"), 0.1 + 0.2, 1.25),
+        Member("tiny-a", zoo.entry("tiny-a"), 2.0, 0.7),
+    )
+    return Committee(members, "flip+shift1", "logits", 1.1)
+
+
+@pytest.fixture
+def lockfile(zoo: "Zoo", tmp_path: Path) -> Path:
+    path = tmp_path / "ensemble.json"
+    write_lockfile(path, committee_of(zoo), fitted_on=FITTED, metrics={"accuracy": 0.5})
+    return path
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    table = json.loads(path.read_text(encoding="utf-8"))
+    change(table)
+    path.write_text(json.dumps(table), encoding="utf-8")
+
+
+def test_round_trip(zoo: "Zoo", lockfile: Path) -> None:
+    assert read_lockfile(lockfile) == committee_of(zoo)
+
+
+@pytest.mark.parametrize("views", ["none", "flip", "flip+shift1", "crops5"])
+@pytest.mark.parametrize("merge", ["probs", "logits", "vote"])
+def test_round_trip_of_every_way_to_merge(zoo: "Zoo", tmp_path: Path, views: str, merge: Any) -> None:  # noqa: ANN401
+    committee = replace(committee_of(zoo), views=views, merge=merge, temperature=1.0)
+    write_lockfile(tmp_path / "x.json", committee, fitted_on=None, metrics={})
+    assert read_lockfile(tmp_path / "x.json") == committee
+
+
+def test_the_file_is_as_the_design_says(zoo: "Zoo", lockfile: Path) -> None:
+    def digest(name: str) -> str:
+        return hashlib.sha256((zoo.source / name / "model.safetensors").read_bytes()).hexdigest()
+
+    assert json.loads(lockfile.read_text(encoding="utf-8")) == {
+        "format": "menagerie.ensemble/1",
+        "dataset": "cifar10",
+        "classes": list(zoo.split.classes),
+        "members": [
+            {"name": "tiny-b", "sha256": digest("tiny-b"), "weight": 0.30000000000000004, "temperature": 1.25},
+            {"name": "tiny-a", "sha256": digest("tiny-a"), "weight": 2.0, "temperature": 0.7},
+        ],
+        "views": "flip+shift1",
+        "merge": "logits",
+        "temperature": 1.1,
+        "fitted_on": FITTED,
+        "cascade": None,
+        "metrics": {"accuracy": 0.5},
+    }
+    assert FORMAT == "menagerie.ensemble/1"
+
+
+def test_equal_committees_are_equal_files(zoo: "Zoo", lockfile: Path, tmp_path: Path) -> None:
+    write_lockfile(tmp_path / "again.json", committee_of(zoo), fitted_on=FITTED, metrics={"accuracy": 0.5})
+    assert (tmp_path / "again.json").read_bytes() == lockfile.read_bytes()
+
+
+def test_a_prediction_file_cannot_be_locked(zoo: "Zoo", tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", probs=np.ones(1))
+    with pytest.raises(DataError, match="prediction file"):
+        write_lockfile(
+            tmp_path / "x.json",
+            zoo.committee(f"tiny-a,{tmp_path / 'other.npz'}"),
+            fitted_on=None,
+            metrics={},
+        )
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_a_folder_that_is_not_there_is_a_storage_error(zoo: "Zoo", tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot write"):
+        write_lockfile(tmp_path / "no" / "x.json", committee_of(zoo), fitted_on=None, metrics={})
+
+
+def test_other_weights_under_the_same_name_are_refused(
+    zoo: "Zoo", lockfile: Path, reseal: Callable[[Path], None]
+) -> None:
+    shutil.copy(zoo.source / "tiny-c" / "model.safetensors", zoo.source / "tiny-a" / "model.safetensors")
+    reseal(zoo.source / "tiny-a")
+    with pytest.raises(DataError, match="other weights of 'tiny-a'"):
+        read_lockfile(lockfile)
+
+
+def test_new_predictions_of_the_same_weights_are_not(
+    zoo: "Zoo", lockfile: Path, reseal: Callable[[Path], None]
+) -> None:
+    (zoo.source / "tiny-a" / "README.md").write_text("a new card", encoding="utf-8")
+    reseal(zoo.source / "tiny-a")
+    assert read_lockfile(lockfile) == committee_of(zoo)
+
+
+def test_a_member_that_no_source_has_any_more(zoo: "Zoo", lockfile: Path) -> None:
+    shutil.rmtree(zoo.source / "tiny-a")
+    with pytest.raises(NotFoundError, match="no entry 'tiny-a'"):
+        read_lockfile(lockfile)
+
+
+def set_(key: str, value: object) -> Callable[[dict[str, Any]], object]:
+    return lambda table: table.__setitem__(key, value)
+
+
+def set_member(key: str, value: object) -> Callable[[dict[str, Any]], object]:
+    return lambda table: table["members"][1].__setitem__(key, value)
+
+
+MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {
+    **{
+        f"no {key}": lambda table, key=key: table.pop(key)
+        for key in ("format", "members", "views", "merge", "temperature")
+    },  # type: ignore[misc]
+    **{
+        f"member without {key}": lambda table, key=key: table["members"][0].pop(key)
+        for key in ("name", "sha256", "weight", "temperature")
+    },  # type: ignore[misc]
+    "another format": set_("format", "menagerie.ensemble/2"),
+    "format of an entry": set_("format", "menagerie.entry/1"),
+    "no member": set_("members", []),
+    "members null": set_("members", None),
+    "members by name": set_("members", {"tiny-a": 1.0}),
+    "members as words": set_("members", ["tiny-a", "tiny-b"]),
+    "a member twice": lambda table: table["members"].append(dict(table["members"][0])),
+    "unknown views": set_("views", "rotate"),
+    "views as a list": set_("views", ["none", "flip"]),
+    "views null": set_("views", None),
+    "unknown merge": set_("merge", "mean"),
+    "merge as a list": set_("merge", ["probs"]),
+    "temperature zero": set_("temperature", 0),
+    "temperature negative": set_("temperature", -1.0),
+    "temperature nan": set_("temperature", float("nan")),
+    "temperature infinite": set_("temperature", float("inf")),
+    "temperature a word": set_("temperature", "hot"),
+    "temperature null": set_("temperature", None),
+    "temperature of 400 digits": set_("temperature", 10**400),
+    "weight zero": set_member("weight", 0),
+    "weight negative": set_member("weight", -0.5),
+    "weight nan": set_member("weight", float("nan")),
+    "weight infinite": set_member("weight", float("inf")),
+    "weight a word": set_member("weight", "heavy"),
+    "weight null": set_member("weight", None),
+    "weight a list": set_member("weight", [1.0]),
+    "weight of 400 digits": set_member("weight", 10**400),
+    "member temperature zero": set_member("temperature", 0),
+    "member temperature negative": set_member("temperature", -2),
+    "member temperature nan": set_member("temperature", float("nan")),
+    "member temperature infinite": set_member("temperature", float("inf")),
+    "name with dots": set_member("name", "../source/tiny-a"),
+    "name with a slash": set_member("name", "/etc/passwd"),
+    "name empty": set_member("name", ""),
+    "name null": set_member("name", None),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_files_are_refused_in_a_line(lockfile: Path, case: str) -> None:
+    edit(lockfile, MALFORMED[case])
+    # `None` as a name reads as the word, which is not a well-formed name either.
+    with pytest.raises(CorruptError) as caught:
+        read_lockfile(lockfile)
+    assert str(lockfile) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "", None, 7, ["x"]])
+def test_a_wrong_sha256_names_the_member(lockfile: Path, digest: object) -> None:
+    edit(lockfile, set_member("sha256", digest))
+    with pytest.raises(DataError, match="other weights of 'tiny-a'"):
+        read_lockfile(lockfile)
+
+
+def test_a_misspelled_member_gets_a_suggestion(lockfile: Path) -> None:
+    edit(lockfile, set_member("name", "tinya"))
+    with pytest.raises(NotFoundError, match="did you mean 'tiny-a'"):
+        read_lockfile(lockfile)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", CorruptError),
+        (b"not json", CorruptError),
+        (b"{", CorruptError),
+        (b"[]", CorruptError),
+        (b"null", CorruptError),
+        (b"7", CorruptError),
+        (b'"menagerie.ensemble/1"', CorruptError),
+        (b"\xff\xfe\x00", CorruptError),
+        (b"\x80\x04K\x01.", CorruptError),  # a pickle
+        (b"[" * 200_000, CorruptError),
+        (b'{"format": "menagerie.ensemble/1"}', CorruptError),
+        (b'{"format": "menagerie.ensemble/1", "members": ' + b"9" * 5000 + b"}", CorruptError),
+    ],
+)
+def test_what_is_no_lockfile_at_all(tmp_path: Path, content: bytes, kind: type[MenagerieError]) -> None:
+    path = tmp_path / "ensemble.json"
+    path.write_bytes(content)
+    with pytest.raises(kind) as caught:
+        read_lockfile(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_every_cut_of_a_good_file_is_refused(lockfile: Path) -> None:
+    content = lockfile.read_bytes().rstrip()
+    for end in range(0, len(content), 17):
+        lockfile.write_bytes(content[:end])
+        with pytest.raises(CorruptError):
+            read_lockfile(lockfile)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="No such file"):
+        read_lockfile(tmp_path / "ensemble.json")
+    with pytest.raises(NotFoundError, match="cannot read"):
+        read_lockfile(tmp_path)

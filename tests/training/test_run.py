@@ -1,0 +1,176 @@
+"""A run's folder: whole files or none, one job a folder, and damage that is named."""
+
+import csv
+import errno
+import json
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.conftest import fastnet_recipe, toy_job, toy_split
+from training.job import Job
+from training.recipe import Augment, ParamGroup
+from training.run import RunFolder
+from zoo.data import Split
+from zoo.errors import CorruptError, StorageError, UsageError
+
+ROWS = [{"epoch": 1, "train_loss": 2.25, "val_accuracy": 0.5}, {"epoch": 2, "train_loss": 1.5, "val_accuracy": 0.75}]
+
+
+@pytest.fixture(scope="module")
+def job() -> Job:
+    return toy_job(fastnet_recipe())
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"step": step, "net": {"weight": torch.arange(4.0) + step}, "rng": torch.get_rng_state()}
+
+
+def test_new_folder_is_made_and_empty(job: Job, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "deep" / "run", job)
+    assert run.load() is None
+    assert run.step() == 0
+    about = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+    assert about["seed"] == 0
+    assert about["data"] == job.part.fingerprint
+    assert about["recipe"]["batch_size"] == 8
+    assert [p.name for p in run.path.iterdir()] == ["run.json"]
+
+
+def test_saved_state_comes_back(job: Job, tmp_path: Path) -> None:
+    saved = state(7)
+    RunFolder(tmp_path, job).save(saved, ROWS)
+    again = RunFolder(tmp_path, job)
+    loaded = again.load()
+    assert again.step() == 7
+    assert loaded is not None
+    assert loaded["rows"] == ROWS
+    assert torch.equal(loaded["net"]["weight"], saved["net"]["weight"])
+    assert torch.equal(loaded["rng"], saved["rng"])
+
+
+def test_the_last_save_counts(job: Job, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, job)
+    run.save(state(3), ROWS[:1])
+    run.save(state(9), ROWS)
+    assert run.step() == 9
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["metrics.csv", "run.json", "state.pt"]
+
+
+def test_metrics_have_a_row_for_each_epoch(job: Job, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, job)
+    run.save(state(1), [])
+    assert not (tmp_path / "metrics.csv").exists()
+    run.save(state(3), ROWS)
+    assert (tmp_path / "metrics.csv").read_bytes() == b"epoch,train_loss,val_accuracy\n1,2.25,0.5\n2,1.5,0.75\n"
+    with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        assert [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)] == ROWS
+
+
+def test_metrics_older_than_the_state_are_brought_up_to_date(job: Job, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, job)
+    run.save(state(1), ROWS[:1])
+    stale = (tmp_path / "metrics.csv").read_bytes()
+    run.save(state(2), ROWS)
+    complete = (tmp_path / "metrics.csv").read_bytes()
+    (tmp_path / "metrics.csv").write_bytes(stale)  # as if killed between the two files
+    RunFolder(tmp_path, job).load()
+    assert (tmp_path / "metrics.csv").read_bytes() == complete != stale
+
+
+def test_a_full_disk_leaves_the_older_state(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path, job)
+    run.save(state(3), ROWS[:1])
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="No space left on device"):
+            run.save(state(9), ROWS)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+    assert run.step() == 3
+
+
+def test_a_state_that_was_never_renamed_is_not_seen(job: Job, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, job)
+    run.save(state(3), ROWS[:1])
+    (tmp_path / ".state.pt.killed").write_bytes((tmp_path / "state.pt").read_bytes()[:100])
+    assert RunFolder(tmp_path, job).step() == 3
+
+
+def relabelled(split: Split) -> Split:
+    labels = split.labels.copy()
+    labels[0] = (labels[0] + 1) % len(split.classes)
+    return replace(split, labels=labels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda job: replace(job, seed=1),
+        lambda job: replace(job, part=toy_split(34, seed=9)),
+        lambda job: replace(job, part=job.part.subset(slice(33))),
+        lambda job: replace(job, part=relabelled(job.part)),
+        lambda job: replace(job, recipe=fastnet_recipe(epochs=3)),
+        lambda job: replace(job, recipe=fastnet_recipe(augment=Augment("random", 2))),
+        lambda job: replace(job, recipe=fastnet_recipe(arch_args={"widths": [8, 8, 16]})),
+        lambda job: replace(job, recipe=fastnet_recipe(groups=(ParamGroup("*", "sgd", 0.1),))),
+    ],
+    ids=["seed", "images", "fewer", "label", "epochs", "augment", "arch_args", "groups"],
+)
+def test_another_job_is_refused_and_harms_nothing(job: Job, tmp_path: Path, change: Callable[[Job], Job]) -> None:
+    run = RunFolder(tmp_path, job)
+    run.save(state(3), ROWS)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    with pytest.raises(UsageError, match=r"another recipe, seed or data: delete it, or give another --run-dir"):
+        RunFolder(tmp_path, change(job))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+    assert RunFolder(tmp_path, toy_job(fastnet_recipe())).step() == 3
+
+
+class _Payload:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "overwritten", "pickle", "torch-pickle"])
+def test_damaged_state_is_named_and_never_run(job: Job, tmp_path: Path, damage: str) -> None:
+    run = RunFolder(tmp_path, job)
+    run.save(state(3), ROWS)
+    path, ran = tmp_path / "state.pt", tmp_path / "ran"
+    content = path.read_bytes()
+    if damage == "torch-pickle":
+        torch.save({"step": _Payload(ran)}, path)
+    else:
+        path.write_bytes(
+            {
+                "empty": b"",
+                "truncated": content[: len(content) // 2],
+                "overwritten": b"\0" * len(content),
+                "pickle": pickle.dumps(_Payload(ran)),
+            }[damage]
+        )
+    with pytest.raises(CorruptError, match=r"state\.pt is damaged: delete .* to train from the start") as raised:
+        run.load()
+    assert "\n" not in str(raised.value)
+    assert not ran.exists()
+
+
+def test_a_file_in_the_folders_place_is_a_storage_error(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("", encoding="utf-8")
+    with pytest.raises(StorageError, match="cannot write"):
+        RunFolder(tmp_path / "run", job)

@@ -1,0 +1,146 @@
+"""FastNet against a closed form, its published counts, and a plain rendering of its forward pass."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from zoo.archs.fastnet import VARIANTS, ConvGroup, FastNet
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def on_meta(**arguments: int | tuple[int, int, int]) -> FastNet:
+    with torch.device("meta"):
+        return FastNet(**arguments).eval()  # type: ignore[arg-type]
+
+
+def closed_form(widths: tuple[int, int, int], classes: int) -> int:
+    """Parameters by hand: 2x2x3 patches and a bias, then two convolutions and two norms a group, and the head."""
+    total, width_in = 24 * 12 + 24, 24
+    for width in widths:
+        total += 9 * width_in * width + 9 * width * width + 2 * 2 * width
+        width_in = width
+    return total + width_in * classes
+
+
+def test_the_one_variant() -> None:
+    assert dict(VARIANTS) == {"fastnet": {"widths": (64, 256, 256)}}
+
+
+@pytest.mark.parametrize(("widths", "classes"), [((64, 256, 256), 10), ((64, 256, 256), 100), ((8, 16, 24), 3)])
+def test_parameters(widths: tuple[int, int, int], classes: int) -> None:
+    net = on_meta(widths=widths, classes=classes)
+    assert sum(p.numel() for p in net.parameters()) == closed_form(widths, classes)
+
+
+def test_about_two_million_parameters_and_an_eighth_of_a_giga_multiply_add() -> None:
+    net = on_meta()
+    assert sum(p.numel() for p in net.parameters()) == pytest.approx(2e6, rel=0.02)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, 3, 32, 32, device="meta"))
+    # By hand: outputs of each convolution times its kernel; the first of a group runs before its pooling.
+    layers = [
+        (31, 12, 24),
+        (31, 216, 64),
+        (15, 576, 64),
+        (15, 576, 256),
+        (7, 2304, 256),
+        (7, 2304, 256),
+        (3, 2304, 256),
+    ]
+    wanted = sum(side**2 * kernel * width for side, kernel, width in layers) + 256 * 10
+    assert counter.get_total_flops() / 2 == wanted
+    assert round(wanted / 1e9, 2) == 0.12
+
+
+def test_structure() -> None:
+    net = on_meta()
+    assert (net.whiten.kernel_size, net.whiten.stride, net.whiten.padding) == ((2, 2), (1, 1), (0, 0))
+    convolutions = [m for m in net.groups.modules() if isinstance(m, nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels) for m in convolutions] == [
+        (24, 64),
+        (64, 64),
+        (64, 256),
+        (256, 256),
+        (256, 256),
+        (256, 256),
+    ]
+    assert all((m.kernel_size, m.padding, m.bias) == ((3, 3), (1, 1), None) for m in convolutions)
+    assert net.head.bias is None
+
+
+def test_what_is_learned() -> None:
+    net = FastNet()
+    frozen = {name for name, p in net.named_parameters() if not p.requires_grad}
+    norms = {name for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert len(norms) == 6
+    assert frozen == {"whiten.weight", *(f"{name}.weight" for name in norms)}
+    assert all(bool((p == 1).all()) for name, p in net.named_parameters() if name in frozen - {"whiten.weight"})
+
+
+def test_convolutions_start_as_the_identity_on_their_first_filters() -> None:
+    for conv in (m for m in FastNet().groups.modules() if isinstance(m, nn.Conv2d)):
+        images = torch.randn(2, conv.in_channels, 5, 6)
+        assert torch.equal(conv(images)[:, : conv.in_channels], images)
+        if conv.out_channels > conv.in_channels:
+            assert conv.weight[conv.in_channels :].std() > 0.001
+
+
+def test_the_head_starts_with_unit_deviation() -> None:
+    assert FastNet().head.weight.std().item() == pytest.approx(1)
+
+
+def randomised(net: FastNet) -> FastNet:
+    """Give every layer values of its own, so that none can stand in for another."""
+    for tensor in (*net.parameters(), *(b for b in net.buffers() if b.is_floating_point())):
+        nn.init.uniform_(tensor, 0.1, 0.3) if tensor.ndim == 1 else nn.init.normal_(tensor, std=0.1)
+    return net
+
+
+def plain(net: FastNet, images: Tensor) -> Tensor:
+    """Whitening, GELU, three times (conv, pool, norm, GELU, conv, norm, GELU), pool, head, over the width."""
+
+    def norm(x: Tensor, layer: nn.BatchNorm2d) -> Tensor:
+        return F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=1e-12)
+
+    x = F.gelu(F.conv2d(images, net.whiten.weight, net.whiten.bias))
+    for group in net.groups:
+        assert isinstance(group, ConvGroup)
+        x = F.max_pool2d(F.conv2d(x, group.conv1.weight, padding=1), 2)
+        x = F.conv2d(F.gelu(norm(x, group.norm1)), group.conv2.weight, padding=1)
+        x = F.gelu(norm(x, group.norm2))
+    x = F.max_pool2d(x, 3).flatten(1)
+    return x @ net.head.weight.T / net.head.in_features
+
+
+def test_forward_against_a_plain_rendering() -> None:
+    net = randomised(FastNet(classes=5, widths=(8, 12, 16))).eval()
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        logits = net(images)
+        assert logits.std() > 0
+        torch.testing.assert_close(logits, plain(net, images))
+
+
+@pytest.mark.parametrize("size", [25, 32, 48])
+def test_image_sizes(size: int) -> None:
+    assert on_meta()(torch.empty(2, 3, size, size, device="meta")).shape == (2, 10)
+
+
+@pytest.mark.parametrize("size", [24, 49])
+def test_image_sizes_it_does_not_take(size: int) -> None:
+    with pytest.raises(RuntimeError):
+        on_meta()(torch.empty(2, 3, size, size, device="meta"))
+
+
+def test_norms_follow_the_batches_at_their_momentum() -> None:
+    group = ConvGroup(2, 3).train()
+    images = torch.randn(4, 2, 6, 6)
+    pooled = F.max_pool2d(F.conv2d(images, group.conv1.weight, padding=1), 2)
+    group(images)
+    torch.testing.assert_close(group.norm1.running_mean, 0.4 * pooled.mean((0, 2, 3)))

@@ -1,0 +1,137 @@
+"""`zoo list`: the table, the JSON, and entries that cannot be read."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.zoo.conftest import Outcome, file_entry, flip_bit, refresh_sums
+
+pytestmark = pytest.mark.usefixtures("package")
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shelf"
+    file_entry(
+        folder,
+        "fastnet-seed1",
+        metrics={"test": {"flip": 0.93726}},
+        parameters=1_972_792,
+        multiply_adds=118_147_360,
+        training={"log": "x" * 300_000},  # in the card and in the model card
+    )
+    file_entry(folder, "other-seed1", dataset="cifar100")
+    monkeypatch.setenv("ZOO_SOURCE", str(folder))
+    return folder
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    """Return the rows of a printed table by their first cell."""
+    rows = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in table.splitlines() if "│" in line]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_table(command: Command, shelf: Path) -> None:
+    shown = command("list")
+    assert (shown.code, shown.err) == (0, "")
+    rows = cells(shown.out)
+    assert list(rows) == ["fastnet-seed1", "other-seed1"]
+    where = str(shelf)
+    assert rows["fastnet-seed1"][:6] == ["fastnet", "cifar10", "93.73 %", "1.97 M", "0.12 G", "0.6 MB"]
+    assert rows["fastnet-seed1"][6][:5] == where[:5]
+    assert rows["other-seed1"][1:3] == ["cifar100", ""]
+    assert max(map(len, shown.out.splitlines())) <= 120
+
+
+def test_json(command: Command, shelf: Path) -> None:
+    shown = command("list", "--json")
+    assert (shown.code, shown.err) == (0, "")
+    first, second = json.loads(shown.out)
+    files = [p for p in (shelf / "fastnet-seed1").iterdir() if p.name != "SHA256SUMS"]
+    assert first == {
+        "name": "fastnet-seed1",
+        "source": str(shelf),
+        "folder": str(shelf / "fastnet-seed1"),
+        "architecture": "fastnet",
+        "dataset": "cifar10",
+        "accuracy": 0.93726,
+        "parameters": 1_972_792,
+        "multiply_adds": 118_147_360,
+        "bytes": sum(p.stat().st_size for p in files),
+    }
+    assert (second["name"], second["accuracy"]) == ("other-seed1", None)
+
+
+@pytest.mark.parametrize(("pattern", "names"), [("fast*", ["fastnet-seed1"]), ("other-seed1", ["other-seed1"])])
+@pytest.mark.usefixtures("shelf")
+def test_a_pattern(command: Command, pattern: str, names: list[str]) -> None:
+    assert [row["name"] for row in json.loads(command("list", pattern, "--json").out)] == names
+
+
+@pytest.mark.usefixtures("shelf")
+def test_a_pattern_that_matches_nothing(command: Command) -> None:
+    shown = command("list", "fastnet-sed1")
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err.startswith("error: no entry matches 'fastnet-sed1'")
+    assert "'fastnet-seed1'" in shown.err
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("shelf")
+def test_from_one_source(command: Command, tmp_path: Path) -> None:
+    file_entry(tmp_path / "team", "ours")
+    rows = json.loads(command("list", "--from", tmp_path / "team", "--json").out)
+    assert [(row["name"], row["source"]) for row in rows] == [("ours", str(tmp_path / "team"))]
+    missing = command("list", "--from", tmp_path / "missing")
+    assert (missing.code, missing.out) == (1, "")
+    assert missing.err == f"error: source '{tmp_path / 'missing'}' is not a folder\n"
+    scheme = command("list", "--from", "ftp://there")
+    assert scheme.code == 2
+    assert scheme.err.startswith("error: source 'ftp://there': ")
+
+
+def test_nothing_anywhere(command: Command) -> None:
+    assert command("list") == Outcome(0, "", "no entries in builtin, cache\n")
+    assert command("list", "--json") == Outcome(0, "[]\n", "")
+
+
+def test_damaged_entries_are_listed(command: Command, shelf: Path) -> None:
+    flip_bit(shelf / "other-seed1" / "config.json", 3)
+    rows = json.loads(command("list", "--json").out)
+    assert [("damaged" in row) for row in rows] == [False, True]
+    assert "config.json is damaged" in rows[1]["damaged"]
+    shown = command("list")
+    assert shown.code == 0
+    assert cells(shown.out)["other-seed1"][0].startswith("damaged")
+    assert cells(shown.out)["fastnet-seed1"][2] == "93.73 %"
+
+
+def test_sums_that_are_malformed_and_files_that_are_gone(command: Command, shelf: Path) -> None:
+    (shelf / "other-seed1" / "SHA256SUMS").write_bytes(b"\xff")
+    (shelf / "fastnet-seed1" / "model.safetensors").unlink()
+    assert all("damaged" in row for row in json.loads(command("list", "--json").out))
+
+
+def test_folders_that_are_no_entries_do_not_matter(command: Command, shelf: Path) -> None:
+    for name in ("Not A Name", ".fastnet-seed2.x1", "empty"):
+        (shelf / name).mkdir()
+    for name in ("Not A Name", ".fastnet-seed2.x1"):
+        (shelf / name / "SHA256SUMS").write_text("")
+    assert [row["name"] for row in json.loads(command("list", "--json").out)] == ["fastnet-seed1", "other-seed1"]
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(command: Command, tmp_path: Path) -> None:
+    file_entry(tmp_path, "odd", architecture="[/x][red]", dataset=":smile:")
+    shown = command("list", "--from", tmp_path)
+    assert shown.code == 0
+    assert cells(shown.out)["odd"][:2] == ["[/x][red]", ":smile:"]
+
+
+def test_the_card_of_another_entry_is_damage(command: Command, shelf: Path) -> None:
+    (shelf / "fastnet-seed1").rename(shelf / "renamed")
+    refresh_sums(shelf / "renamed")
+    rows = json.loads(command("list", "renamed", "--json").out)
+    assert "is the card of 'fastnet-seed1', not of 'renamed'" in rows[0]["damaged"]

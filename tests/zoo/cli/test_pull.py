@@ -1,0 +1,154 @@
+"""`zoo pull`: into the cache, verified, whole or not at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.zoo.conftest import Outcome, file_entry, files_up_to, flip_bit, listing
+from training.recipe import recipe_names
+
+pytestmark = pytest.mark.usefixtures("package")
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shelf"
+    for name in ("a-seed1", "a-seed2", "b-seed1"):
+        file_entry(folder, name)
+    monkeypatch.setenv("ZOO_SOURCE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def cache(zoo_home: Path) -> Path:
+    return zoo_home / "entries"
+
+
+def test_a_name(command: Command, shelf: Path, cache: Path) -> None:
+    assert command("pull", "a-seed1") == Outcome(0, f"a-seed1: copied to {cache / 'a-seed1'}\n", "")
+    assert listing(cache) == {f"a-seed1/{name}": content for name, content in listing(shelf / "a-seed1").items()}
+    assert command("pull", "a-seed1") == Outcome(0, f"a-seed1: verified in {cache / 'a-seed1'}\n", "")
+
+
+@pytest.mark.usefixtures("shelf")
+def test_patterns_and_names_that_overlap(command: Command, cache: Path) -> None:
+    shown = command("pull", "a-*", "a-seed1", "b-seed1")
+    assert (shown.code, shown.err) == (0, "")
+    assert [line.partition(":")[0] for line in shown.out.splitlines()] == ["a-seed1", "a-seed2", "b-seed1"]
+    assert sorted(p.name for p in cache.iterdir()) == ["a-seed1", "a-seed2", "b-seed1"]
+
+
+@pytest.mark.usefixtures("shelf")
+def test_quiet(command: Command, cache: Path) -> None:
+    assert command("pull", "a-seed1", "-q") == Outcome(0, "", "")
+    assert (cache / "a-seed1").is_dir()
+
+
+def test_dry_run(command: Command, shelf: Path, zoo_home: Path) -> None:
+    assert command("pull", "a-*", "--dry-run") == Outcome(
+        0, f"a-seed1: 0.0 MB from {shelf}\na-seed2: 0.0 MB from {shelf}\n", ""
+    )
+    assert not zoo_home.exists()
+
+
+@pytest.mark.usefixtures("shelf")
+def test_from_one_source(command: Command, tmp_path: Path, cache: Path) -> None:
+    file_entry(tmp_path / "team", "a-seed1", recipe="ours")
+    assert command("pull", "a-seed1", "--from", tmp_path / "team").code == 0
+    assert '"recipe": "ours"' in (cache / "a-seed1" / "config.json").read_text()
+    missing = command("pull", "b-seed1", "--from", tmp_path / "team")
+    assert (missing.code, missing.out) == (1, "")
+    assert missing.err.startswith(f"error: no entry 'b-seed1' in {tmp_path / 'team'}")
+
+
+def test_replace_mends_a_damaged_entry(command: Command, shelf: Path, cache: Path) -> None:
+    command("pull", "a-seed1")
+    flip_bit(cache / "a-seed1" / "model.safetensors", 9)
+    damaged = command("pull", "a-seed1")
+    assert (damaged.code, damaged.out) == (1, "")
+    assert "model.safetensors is damaged" in damaged.err
+    assert "`zoo pull --replace` it" in damaged.err
+    assert command("pull", "a-seed1", "--replace") == Outcome(0, f"a-seed1: copied to {cache / 'a-seed1'}\n", "")
+    assert listing(cache / "a-seed1") == listing(shelf / "a-seed1")
+
+
+@pytest.mark.usefixtures("shelf")
+def test_replace_what_no_source_has(command: Command, cache: Path) -> None:
+    file_entry(cache, "mine")
+    before = listing(cache)
+    shown = command("pull", "mine", "--replace")
+    assert shown.code == 1
+    assert shown.err.startswith("error: no entry 'mine' in builtin, ")
+    assert listing(cache) == before
+
+
+def test_another_source_does_not_replace_unasked(command: Command, shelf: Path, cache: Path) -> None:
+    command("pull", "a-seed1")
+    before = listing(cache)
+    shown = command("pull", "a-seed1", "--from", shelf)
+    assert (shown.code, shown.out) == (2, "")
+    assert shown.err.startswith("error: 'a-seed1' exists already in ")
+    assert "--replace" in shown.err
+    assert listing(cache) == before
+
+
+@pytest.mark.parametrize("file", ["SHA256SUMS", "config.json", "model.safetensors", "README.md"])
+def test_damage_at_the_source(command: Command, shelf: Path, zoo_home: Path, file: str) -> None:
+    flip_bit(shelf / "a-seed1" / file, 5)
+    shown = command("pull", "a-seed1")
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert listing(zoo_home) == {}
+
+
+def test_a_full_disk(command: Command, shelf: Path, cache: Path) -> None:
+    file_entry(shelf, "big", training={"log": "x" * 20_000})
+    with files_up_to(10_000):
+        shown = command("pull", "big")
+    assert shown == Outcome(1, "", f"error: cannot write {cache / 'big'}: File too large\n")
+    assert list(cache.iterdir()) == []
+
+
+def test_a_builtin_entry(command: Command, package: Path, shelf: Path) -> None:
+    shipped = file_entry(package / "builtin", "a-seed1").folder
+    assert command("pull", "a-seed1") == Outcome(0, f"a-seed1: verified in {shipped}\n", "")
+    shadow = command("pull", "a-seed1", "--from", shelf, "--replace")
+    assert (shadow.code, shadow.out) == (2, "")
+    assert "builtin and cannot be shadowed" in shadow.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["a-sed1"], 1, "did you mean 'a-seed"),
+        (["c-*"], 1, "no entry matches 'c-*'"),
+        (["../shelf/a-seed1"], 2, "not a valid entry name"),
+        ([], 2, "NAME"),
+        (["a-seed1", "--from", "ftp://team/zoo"], 2, "source 'ftp://team/zoo'"),
+    ],
+)
+@pytest.mark.usefixtures("shelf")
+def test_errors_are_one_line(command: Command, zoo_home: Path, words: list[str], code: int, line: str) -> None:
+    shown = command("pull", *words)
+    assert (shown.code, shown.out) == (code, "")
+    assert shown.err.startswith("error: ")
+    assert line in shown.err
+    assert shown.err.count("\n") == 1
+    assert not zoo_home.exists()
+
+
+@pytest.mark.usefixtures("shelf")
+def test_one_bad_name_and_nothing_is_copied(command: Command, cache: Path) -> None:
+    assert command("pull", "a-seed1", "missing").code == 1
+    assert not cache.exists()
+
+
+@pytest.mark.usefixtures("shelf")
+def test_how_to_train_what_is_missing(command: Command) -> None:
+    recipe = recipe_names()[0]
+    assert f"zoo train {recipe} --seed 41 --data DIR" in command("pull", f"{recipe}-seed41").err
+    for name in ("norecipe-seed41", f"{recipe}-seedx", recipe):
+        assert "zoo train" not in command("pull", name).err

@@ -1,0 +1,138 @@
+"""`zoo verify`: sums, forms, and stored logits against the network."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from tests.conftest import random_split
+from tests.zoo.conftest import Outcome, file_entry, flip_bit, refresh_sums, write_mosaic
+from zoo.data import Split
+from zoo.entry import Entry
+from zoo.predictions import Predictions, SplitPredictions
+
+pytestmark = pytest.mark.usefixtures("package")
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shelf"
+    for name in ("a-seed1", "a-seed2", "b-seed1"):
+        file_entry(folder, name)
+    monkeypatch.setenv("ZOO_SOURCE", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["a-seed1"], ["a-seed1"]),
+        (["a-*", "b-seed1"], ["a-seed1", "a-seed2", "b-seed1"]),
+        (["--all"], ["a-seed1", "a-seed2", "b-seed1"]),
+    ],
+)
+@pytest.mark.usefixtures("shelf")
+def test_sound_entries(command: Command, words: list[str], names: list[str]) -> None:
+    wanted = "".join(f"{name}: 3 files match {name}/SHA256SUMS\n" for name in names)
+    assert command("verify", *words) == Outcome(0, wanted, "")
+    assert command("verify", *words, "-q") == Outcome(0, "", "")
+
+
+def test_every_damaged_entry_is_named(command: Command, shelf: Path) -> None:
+    flip_bit(shelf / "a-seed1" / "model.safetensors", 12)
+    (shelf / "b-seed1" / "extra").write_text("")
+    shown = command("verify", "--all")
+    assert shown.code == 1
+    assert shown.out == "a-seed2: 3 files match a-seed2/SHA256SUMS\n"
+    lines = shown.err.splitlines()
+    assert lines[0].startswith(f"error: a-seed1: {shelf / 'a-seed1' / 'model.safetensors'} is damaged")
+    assert lines[1] == f"error: b-seed1: {shelf / 'b-seed1' / 'extra'} is not covered by SHA256SUMS"
+    assert len(lines) == 2
+    assert command("verify", "--all", "-q") == Outcome(1, "", shown.err)
+
+
+@pytest.mark.usefixtures("shelf")
+def test_from_one_source(command: Command, tmp_path: Path) -> None:
+    file_entry(tmp_path / "team", "ours")
+    assert command("verify", "--all", "--from", tmp_path / "team").out == "ours: 3 files match ours/SHA256SUMS\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        ([], 2, "give NAME... or --all"),
+        (["a-seed1", "--all"], 2, "give NAME... or --all"),
+        (["a-sed1"], 1, "did you mean 'a-seed"),
+        (["c-*"], 1, "no entry matches 'c-*'"),
+        (["../a-seed1"], 2, "not a valid entry name"),
+        (["a-seed1", "--split", "train"], 2, "'train'"),
+        (["--all", "--predictions", "--device", "gpu"], 2, "--device 'gpu' cannot be used"),
+    ],
+)
+@pytest.mark.usefixtures("shelf")
+def test_errors_are_one_line(command: Command, words: list[str], code: int, line: str) -> None:
+    shown = command("verify", *words)
+    assert (shown.code, shown.out) == (code, "")
+    assert shown.err.startswith("error: ")
+    assert line in shown.err
+    assert shown.err.count("\n") == 1
+
+
+SPLIT = random_split(40)
+
+
+@pytest.fixture
+def predicted(tmp_path: Path, make_entry: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch) -> Entry:
+    """Return an entry with logits on 40 images, which lie in `tmp_path / "data"`."""
+    write_mosaic(tmp_path / "data", {"test": SPLIT})
+    monkeypatch.setenv("ZOO_SOURCE", str(tmp_path / "shelf"))
+    return make_entry(tmp_path / "shelf", "tiny", splits={"test": SPLIT})
+
+
+def tamper(entry: Entry, row: int, split: Split = SPLIT) -> None:
+    """Change one logit by one, and the sums with it."""
+    stored = load(entry.read("predictions.safetensors"))
+    stored["test.flip"][row, 3] += 1
+    views = {view: stored[f"test.{view}"] for view in ("none", "flip")}
+    predictions = Predictions(
+        {"test": SplitPredictions(views, stored["test.labels"].astype(np.int64), split.fingerprint)}
+    )
+    (entry.folder / "predictions.safetensors").write_bytes(predictions.encode())
+    refresh_sums(entry.folder)
+
+
+def test_predictions(command: Command, predicted: Entry, tmp_path: Path) -> None:
+    flags = ("--predictions", "--data", tmp_path / "data", "--device", "cpu")
+    shown = command("verify", "tiny", *flags)
+    assert shown.code == 0
+    assert shown.out.startswith("tiny: 4 files match tiny/SHA256SUMS; stored logits within ")
+    assert shown.out.endswith(" of the network's on 40 test images\n")
+    assert shown.err.startswith("tiny: 40/40 images, ")
+    assert command("verify", "tiny", "-q", *flags) == Outcome(0, "", "")
+    tamper(predicted, row=7)
+    assert command("verify", "tiny").code == 0, "the sums are good"
+    found = command("verify", "tiny", *flags, "-q")
+    assert (found.code, found.out) == (1, "")
+    assert found.err.startswith("error: tiny: the stored logits differ by up to 1")
+    assert command("verify", "tiny", *flags, "--limit", "7").out.endswith(" on 7 test images\n")
+    assert command("verify", "tiny", *flags, "--limit", "8").code == 1
+    assert command("verify", "tiny", *flags, "--limit", "10000").code == 1
+
+
+@pytest.mark.usefixtures("predicted")
+def test_predictions_that_cannot_be_compared(command: Command, shelf: Path, tmp_path: Path) -> None:
+    other = write_mosaic(tmp_path / "other", {"test": random_split(40, seed=1), "train": random_split(100, seed=2)})
+    flags = ("--predictions", "--device", "cpu", "-q")
+    for words, line in (
+        (("tiny", "--data", other), "error: 'tiny' has stored predictions for other test images"),
+        (("tiny", "--data", other, "--split", "val"), "error: 'tiny' has no stored predictions for the val split"),
+        (("tiny", "--data", tmp_path / "missing"), "error: data folder "),
+        (("a-seed1", "--data", other), "error: a-seed1 has no predictions.safetensors"),
+    ):
+        shown = command("verify", "--from", shelf, *words, *flags)
+        assert (shown.code, shown.out) == (1, "")
+        assert shown.err.replace("error: tiny: ", "error: ").replace("error: a-seed1: ", "error: ").startswith(line)
+        assert shown.err.count("\n") == 1

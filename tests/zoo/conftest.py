@@ -1,0 +1,143 @@
+"""Fixtures of the zoo's tests: a package of one's own, entries that need no torch, mosaics, a disk that is full."""
+
+import hashlib
+import json
+import resource
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save
+
+from tests.conftest import CLASSES
+from zoo import cli as zoo_cli
+from zoo import store
+from zoo.card import Card
+from zoo.cli.group import run
+from zoo.data import Split
+from zoo.entry import Entry, write_entry
+from zoo.predictions import Predictions
+
+COLUMNS = 100
+WEIGHTS = save({"head.weight": np.arange(6, dtype=np.float16)}, metadata={"format": "pt"})
+"""A well-formed safetensors file, enough for whatever does not build the network."""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the zoo's package be an empty folder, so that nothing is builtin and there is no checkout."""
+    folder = tmp_path / "checkout" / "zoo"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(store, "_PACKAGE", folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did: its exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Return a function that runs `zoo` with some arguments."""
+
+    def call(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
+        code = run(zoo_cli.group, [str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err)
+
+    return call
+
+
+def sample_card(name: str = "sample", **changes: Any) -> Card:  # noqa: ANN401  # fields of the card
+    fields: dict[str, Any] = {
+        "name": name,
+        "architecture": "fastnet",
+        "dataset": "cifar10",
+        "classes": CLASSES,
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.25, 0.2, 0.1),
+        "input_size": (32, 32),
+    }
+    return Card(**(fields | changes))
+
+
+def file_entry(
+    folder: Path,
+    name: str,
+    *,
+    weights: bytes = WEIGHTS,
+    predictions: Predictions | None = None,
+    **changes: Any,  # noqa: ANN401  # fields of the card
+) -> Entry:
+    """File an entry whose weights are no network's."""
+    return write_entry(folder / name, sample_card(name, **changes), weights, predictions)
+
+
+def refresh_sums(folder: Path) -> None:
+    """Write `SHA256SUMS` anew, as one who tampers with an entry would."""
+    files = sorted(p for p in folder.iterdir() if p.name != "SHA256SUMS")
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+def flip_bit(path: Path, position: int, bit: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file below a folder, hidden ones as well."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@contextmanager
+def files_up_to(limit: int) -> Iterator[None]:
+    """Let the kernel refuse to write files beyond `limit` bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def sheet_of(split: Split) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Lay out images 100 a row, one after the other; what is left of the last row stays black."""
+    count, height, width, _ = split.images.shape
+    sheet = np.zeros((-(-count // COLUMNS) * height, COLUMNS * width, 3), np.uint8)
+    for i, image in enumerate(split.images):
+        top, left = i // COLUMNS * height, i % COLUMNS * width
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def write_mosaic(folder: Path, splits: Mapping[str, Split]) -> Path:
+    """Write splits as a mosaic folder, with Pillow."""
+    folder.mkdir(parents=True, exist_ok=True)
+    index: dict[str, Any] = {"classes": next(iter(splits.values())).classes, "splits": {}}
+    for name, split in splits.items():
+        Image.fromarray(sheet_of(split)).save(folder / f"{name}.webp", lossless=True, method=0)
+        labels = split.labels.astype(np.uint8).tobytes()
+        (folder / f"{name}.labels").write_bytes(labels)
+        index["splits"][name] = {
+            "images": len(split),
+            "pixels_sha256": hashlib.sha256(split.images.tobytes()).hexdigest(),
+            "labels_sha256": hashlib.sha256(labels).hexdigest(),
+        }
+    (folder / "index.json").write_text(json.dumps(index))
+    return folder

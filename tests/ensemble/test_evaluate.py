@@ -22,7 +22,7 @@ from ensemble.lockfile import Committee
 from ensemble.members import Member
 from ensemble.merge import Vote
 from ensemble.view_cache import keep_views
-from zoo.data import Split
+from zoo.data import Split, load_split
 from zoo.entry import Entry
 from zoo.errors import CorruptError, DataError, NotFoundError
 from zoo.predictions import Predictions, SplitPredictions
@@ -36,7 +36,8 @@ SOURCE = SplitSource("cifar10", "test", Path("nowhere"))
 
 def softmax(logits: npt.NDArray[Any]) -> Array:
     powers: Array = np.exp(logits.astype(np.float64))
-    return powers / powers.sum(-1, keepdims=True)
+    powers /= powers.sum(-1, keepdims=True)
+    return powers
 
 
 def voters(count: int, seed: int = 0) -> tuple[Committee, Ballots]:
@@ -95,11 +96,10 @@ def test_entries_alone_need_no_images(zoo: "Zoo", monkeypatch: pytest.MonkeyPatc
 
 def test_a_split_is_read_once(zoo: "Zoo", monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[object] = []
-    original = ensemble.evaluate.load_split
 
     def count(dataset: str, split: str, folder: Path | None = None) -> Split:
         reads.append(split)
-        return original(dataset, split, folder)
+        return load_split(dataset, split, folder)
 
     monkeypatch.setattr(ensemble.evaluate, "load_split", count)
     source = zoo.split_source()

@@ -129,15 +129,17 @@ def set_member(key: str, value: object) -> Callable[[dict[str, Any]], object]:
     return lambda table: table["members"][1].__setitem__(key, value)
 
 
+def without(key: str) -> Callable[[dict[str, Any]], object]:
+    return lambda table: table.pop(key)
+
+
+def member_without(key: str) -> Callable[[dict[str, Any]], object]:
+    return lambda table: table["members"][0].pop(key)
+
+
 MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {
-    **{
-        f"no {key}": lambda table, key=key: table.pop(key)
-        for key in ("format", "members", "views", "merge", "temperature")
-    },  # type: ignore[misc]
-    **{
-        f"member without {key}": lambda table, key=key: table["members"][0].pop(key)
-        for key in ("name", "sha256", "weight", "temperature")
-    },  # type: ignore[misc]
+    **{f"no {key}": without(key) for key in ("format", "members", "views", "merge", "temperature")},
+    **{f"member without {key}": member_without(key) for key in ("name", "sha256", "weight", "temperature")},
     "another format": set_("format", "menagerie.ensemble/2"),
     "format of an entry": set_("format", "menagerie.entry/1"),
     "no member": set_("members", []),

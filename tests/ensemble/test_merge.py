@@ -59,12 +59,12 @@ def random_votes(seed: int, members: int, views: int, scale: float = 2.0) -> lis
     rng = np.random.default_rng(seed)
     return [
         Vote(
-            (scale * rng.standard_normal((views, 25, 5))).astype(rng.choice([np.float16, np.float32])),
+            (scale * rng.standard_normal((views, 25, 5))).astype((np.float16, np.float32)[m % 2]),
             rng.uniform(0.1, 1, views).tolist(),
             float(rng.uniform(0.1, 3)),
             float(rng.uniform(0.5, 2)),
         )
-        for _ in range(members)
+        for m in range(members)
     ]
 
 
@@ -146,14 +146,13 @@ def test_a_tie_is_never_won_by_a_class_without_votes() -> None:
     assert top[0] in {0, 2}
 
 
-@pytest.mark.parametrize("weights", [(0.1, 0.2, 0.3), (0.7, 0.1, 0.8)])
+@pytest.mark.parametrize("weights", [(0.1, 0.2, 0.3), (0.1, 0.7, 0.8), (0.1, 1.3, 1.4), (1.2, 1.9, 3.1)])
 def test_ties_of_weights_that_floats_do_not_add_up_exactly(weights: tuple[float, float, float]) -> None:
-    assert weights[0] + weights[1] != weights[2]
-    sure = one_view([0.95, 0.05], weight=weights[2])
-    doubting = [one_view([0.45, 0.55], weight=weight) for weight in weights[:2]]
-    assert merge([*doubting, sure], "vote")[1].tolist() == [0]
-    sure, doubting = one_view([0.05, 0.95], weight=weights[2]), [one_view([0.55, 0.45], weight=w) for w in weights[:2]]
-    assert merge([*doubting, sure], "vote")[1].tolist() == [1]
+    firm, barely = 0.95, 0.55
+    for pair, third, winner in ((firm, barely, 0), (barely, firm, 1)):  # the pair is for class 0, the third for class 1
+        votes = [one_view([pair, 1 - pair], weight=weight) for weight in weights[:2]]
+        votes.append(one_view([1 - third, third], weight=weights[2]))
+        assert merge(votes, "vote")[1].tolist() == [winner]
 
 
 @pytest.mark.parametrize("how", ["probs", "logits", "vote"])

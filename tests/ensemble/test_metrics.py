@@ -66,6 +66,15 @@ def test_calibration_error_by_hand() -> None:
     assert ece(probs, labels, top) == pytest.approx((2 * 0.135 + 0.1) / 3, abs=1e-12)
 
 
+def test_bins_are_closed_on_the_right() -> None:
+    # 0.6 ends the bin (0.533, 0.6], in which 0.59 lies and 0.61 does not. (Guo et al., section 2)
+    labels = np.array([0, 1])
+    together = np.array([[0.6, 0.4], [0.59, 0.41]])
+    assert ece(together, labels, together.argmax(1)) == pytest.approx(abs(0.4 - 0.59) / 2, abs=1e-12)
+    apart = np.array([[0.6, 0.4], [0.61, 0.39]])
+    assert ece(apart, labels, apart.argmax(1)) == pytest.approx((0.4 + 0.61) / 2, abs=1e-12)
+
+
 def test_calibration_error_of_certainty() -> None:
     probs = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     top = probs.argmax(1)

@@ -117,7 +117,8 @@ def test_scaling_down_against_torch(tmp_path: Path) -> None:
 def test_exif_orientation(tmp_path: Path, suffix: str, orientation: int, order: list[tuple[int, int, int]]) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"png": {}, "jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}[suffix]
+    choices: dict[str, dict[str, object]] = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}
+    options = choices.get(suffix, {})
     got = read_picture(save(quarters(), tmp_path / f"x.{suffix}", exif=exif, **options), (32, 32))
     assert np.abs(np.array(corners(got)) - order).max() <= 3
 

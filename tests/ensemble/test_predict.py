@@ -22,7 +22,8 @@ CPU = torch.device("cpu")
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     powers: npt.NDArray[np.float64] = np.exp(logits)
-    return powers / powers.sum(-1, keepdims=True)
+    powers /= powers.sum(-1, keepdims=True)
+    return powers
 
 
 def test_probabilities_are_those_of_the_stored_logits_image_by_image(zoo: "Zoo") -> None:

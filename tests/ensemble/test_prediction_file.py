@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from safetensors.numpy import save, save_file
+from safetensors.numpy import save_file
 
 from ensemble.prediction_file import read_prediction_file
 from zoo.data import Split
@@ -76,7 +76,7 @@ def test_half_precision_probabilities_of_a_hundred_classes_sum_well_enough(tmp_p
 
 
 def test_other_arrays_do_not_matter(tmp_path: Path, split: Split) -> None:
-    extra = {"logits": np.zeros((N, C), np.float32), "labels": split.labels, "ids": np.arange(3)}
+    extra: Arrays = {"logits": np.zeros((N, C), np.float32), "labels": split.labels, "ids": np.arange(3)}
     assert not read_prediction_file(write(tmp_path / "more.npz", extra), split).any()
 
 
@@ -214,10 +214,10 @@ def test_the_bomb_works(tmp_path: Path) -> None:
 def test_whatever_bit_flips_or_is_cut_off_the_answer_is_an_error_of_ours_or_numbers(
     tmp_path: Path, split: Split
 ) -> None:
-    arrays = {"probs": np.full((N, C), 0.1, np.float32), "labels": split.labels}
-    np.savez(tmp_path / "plain.npz", **arrays)
-    np.savez_compressed(tmp_path / "packed.npz", **arrays)
-    (tmp_path / "safe.safetensors").write_bytes(save(arrays))
+    probs, labels = np.full((N, C), 0.1, np.float32), split.labels
+    np.savez(tmp_path / "plain.npz", probs=probs, labels=labels)
+    np.savez_compressed(tmp_path / "packed.npz", probs=probs, labels=labels)
+    save_file({"probs": probs, "labels": labels}, tmp_path / "safe.safetensors")
     rng = np.random.default_rng(0)
     errors: list[tuple[Path, str]] = []
     for path in sorted(tmp_path.iterdir()):

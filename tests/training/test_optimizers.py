@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from zoo.errors import UsageError
 SHAPES = [(8, 3, 3, 3), (6, 6, 3, 3), (12, 5, 2, 2)]  # none is taller than wide
 
 
-def filters(shapes: list[tuple[int, ...]], seed: int = 0) -> list[nn.Parameter]:
+def filters(shapes: Sequence[tuple[int, ...]], seed: int = 0) -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(seed)
     return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
 

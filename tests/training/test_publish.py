@@ -188,7 +188,8 @@ def test_fingerprints_of_the_predictions_are_the_splits(entry: Entry, job: Job, 
 
 
 def test_an_entry_is_replaced_only_when_asked(job: Job, trained: Trained, test_split: Split, tmp_path: Path) -> None:
-    target, counted = tmp_path / "toy", []
+    target = tmp_path / "toy"
+    counted: list[int] = []
     publish(job, trained, test_split, target, device=CPU, progress=counted.append)
     assert sum(counted) == len(job.val) + len(test_split)
     before = (target / "SHA256SUMS").read_bytes()

@@ -23,7 +23,7 @@ def images() -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def net() -> nn.Module:
+def net() -> nn.Sequential:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Linear(200, 5))
     net(torch.randn(64, 3, 12, 12))
@@ -72,7 +72,7 @@ def test_progress_counts_images_and_not_views(net: nn.Module, images: Pixels) ->
     assert counted == [4, 4, 2]
 
 
-def test_bf16_is_close_to_fp32_and_not_the_same(net: nn.Module, images: Pixels) -> None:
+def test_bf16_is_close_to_fp32_and_not_the_same(net: nn.Sequential, images: Pixels) -> None:
     views, kinds = VIEW_SETS["flip"], []
     full = view_logits(net, images, views, STATS, device=CPU)
     handle = net[0].register_forward_hook(lambda _net, _args, out: kinds.append(out.dtype))

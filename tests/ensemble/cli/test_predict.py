@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -34,10 +35,11 @@ def read(outcome: "Outcome") -> list[dict[str, Any]]:
     return table
 
 
-def wanted_probs(zoo: "Zoo", names: list[str], views: list[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def wanted_probs(zoo: "Zoo", names: list[str], views: list[str]) -> npt.NDArray[np.float64]:
     """Mean probabilities from the stored logits, rows in the split's own order."""
     powers = [np.exp(zoo.logits(name, view)) for name in names for view in views]
-    return np.mean([p / p.sum(1, keepdims=True) for p in powers], axis=0)
+    mean: npt.NDArray[np.float64] = np.mean([p / p.sum(1, keepdims=True) for p in powers], axis=0)
+    return mean
 
 
 def test_json_against_the_stored_logits(zoo: "Zoo", cli: "Cli", pictures: list[Path]) -> None:

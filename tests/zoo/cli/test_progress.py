@@ -2,10 +2,10 @@
 
 import io
 import sys
+import time
 
 import pytest
 
-from zoo.cli import progress
 from zoo.cli.progress import Progress
 
 
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the time, in a list, for tests to set."""
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

@@ -18,7 +18,7 @@ from zoo.entry import Entry
 from zoo.errors import DataError
 from zoo.predictions import PUBLISHED_VIEWS
 
-__all__ = ["fresh_ballots"]
+__all__ = ["fresh_ballots", "keep_ballots"]
 
 
 def fresh_ballots(
@@ -74,10 +74,25 @@ def fresh_ballots(
             progress=show,
         )
         votes.append(entry_vote(member, dict(logits), committee.views))
-        extra = {view: values for view, values in logits.items() if view not in PUBLISHED_VIEWS}
-        if extra and limit is None and precision == "fp32":
-            keep_views(member.origin, source.name, whole, extra)
     return Ballots(votes, split.labels[split.order])
+
+
+def keep_ballots(committee: Committee, ballots: Ballots, source: SplitSource) -> None:
+    """Cache the logits of views that entries do not ship, so that later runs need no network.
+
+    Args:
+        committee: whose ballots these are.
+        ballots: from `fresh_ballots`, over the whole split in fp32, as stored predictions are.
+        source: the split.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    names = [view.name for view in view_set(committee.views)]
+    for member, vote in zip(committee.members, ballots.votes, strict=True):
+        extra = {n: values for n, values in zip(names, vote.logits, strict=False) if n not in PUBLISHED_VIEWS}
+        if isinstance(member.origin, Entry) and extra:
+            keep_views(member.origin, source.name, source.split, extra)
 
 
 def _check_fit(entry: Entry, split: Split) -> None:

@@ -42,7 +42,7 @@ def read_lockfile(path: Path) -> Committee:
     Raises:
         NotFoundError: no such file, or a member that no source has.
         CorruptError: not a lockfile of this format.
-        DataError: a member whose weights are not those the lockfile was made with.
+        DataError: a member whose weights or classes are not those the lockfile was made with.
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
@@ -60,6 +60,9 @@ def read_lockfile(path: Path) -> Committee:
             raise ValueError(f"views {views!r}, merge {merge!r}, temperature {temperature}, {len(members)} members")
     except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
         raise CorruptError(f"{path} is malformed: {error}") from error
+    cards = [m.origin.card for m in members if isinstance(m.origin, Entry)]
+    if any((card.dataset, list(card.classes)) != (table.get("dataset"), table.get("classes")) for card in cards):
+        raise DataError(f"{path} is for other classes than its members have")
     return Committee(members, views, merge, temperature)
 
 

@@ -1,4 +1,4 @@
-"""Logits of views that entries do not ship, kept after a fresh run, by the sha256 of the weights."""
+"""Logits of views that entries do not ship, kept after a fresh run, by the sha256 of weights and card."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from zoo import store
 from zoo.data import Split
-from zoo.entry import WEIGHTS, Entry
+from zoo.entry import CONFIG, WEIGHTS, Entry
 from zoo.errors import CorruptError
 from zoo.files import atomic_write, storage_errors
 from zoo.predictions import Logits, Predictions, SplitPredictions
@@ -17,7 +17,8 @@ __all__ = ["cached_views", "keep_views"]
 
 
 def _path(entry: Entry, split: str, fingerprint: str) -> Path:
-    return store.home() / "views" / f"{entry.sums[WEIGHTS]}-{split}-{fingerprint[:16]}.safetensors"
+    parts = (entry.sums[WEIGHTS][:32], entry.sums[CONFIG][:16], split, fingerprint[:16])  # the card has mean and std
+    return store.home() / "views" / f"{'-'.join(parts)}.safetensors"
 
 
 def cached_views(entry: Entry, split: str, fingerprint: str) -> Mapping[str, Logits]:
@@ -32,7 +33,7 @@ def cached_views(entry: Entry, split: str, fingerprint: str) -> Mapping[str, Log
         return {}
 
 
-def keep_views(entry: Entry, name: str, split: Split, logits: Mapping[str, npt.NDArray[np.float32]]) -> None:
+def keep_views(entry: Entry, name: str, split: Split, logits: Mapping[str, npt.NDArray[np.floating]]) -> None:
     """Add logits (rows as `split.order` has them) to the cache of an entry's split `name`."""
     path = _path(entry, name, split.fingerprint)
     fresh = {view: values.astype(np.float16) for view, values in logits.items()}

@@ -27,7 +27,7 @@ __all__ = ["command"]
 @click.option("--limit", type=click.IntRange(min=1), help="With --fresh: only the first N images.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
 @click.option("--device", help="With --fresh: cpu, cuda [default: cuda if there is one].")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="With --fresh [default: fp32].")
 @click.option("--json", "json_to", help="Write the result as JSON to a file, or - for stdout instead of the table.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -42,7 +42,7 @@ def command(
     limit: int | None,
     data: Path | None,
     device: str | None,
-    precision: str,
+    precision: str | None,
     json_to: str | None,
     quiet: bool,
 ) -> None:
@@ -55,13 +55,15 @@ def command(
       ensemble eval --members fastnet-seed1,fastnet-seed2=0.5 --tta flip --fresh --json result.json
     """
     began = time.perf_counter()
-    if limit and not fresh:
-        raise UsageError("--limit goes with --fresh: stored predictions are of the whole split")
+    for option, value in (("--limit", limit), ("--device", device), ("--precision", precision)):
+        if value is not None and not fresh:
+            raise UsageError(f"{option} goes with --fresh: stored predictions are of the whole split, and nothing runs")
     if json_to not in (None, "-") and not Path(str(json_to)).parent.is_dir():
         raise UsageError(f"--json {json_to!r}: the folder does not exist")
     committee = read_committee(members, lockfile, views, merge)
     source = SplitSource(common_dataset(committee.members, dataset), split, data)
     if fresh:
+        precision = precision or "fp32"
         ballots, where = _run(committee, source, limit, device, precision, quiet=quiet)
     else:
         ballots, where = stored_ballots(committee, source), None
@@ -71,18 +73,23 @@ def command(
         source,
         source="fresh" if fresh else "stored",
         device=where,
-        precision=precision if fresh else None,
+        precision=precision,
         seconds=time.perf_counter() - began,
     )
     text = json.dumps(report.to_dict(), indent=1)
     if json_to == "-":
         click.echo(text)
-        return
-    _print_table(report)
-    if json_to:
+    else:
+        _print_table(report)
+    if json_to not in (None, "-"):
         from zoo.files import atomic_write
 
-        atomic_write(Path(json_to), (text + "\n").encode())
+        atomic_write(Path(str(json_to)), (text + "\n").encode())
+    if fresh and limit is None and precision == "fp32":
+        # Last, so that a full disk costs the cache and not the result.
+        from ensemble.fresh import keep_ballots
+
+        keep_ballots(committee, ballots, source)
 
 
 def _run(

@@ -9,6 +9,7 @@ import click
 from ensemble.cli.options import committee_options, read_committee
 from ensemble.evaluate import common_dataset
 from zoo.entry import Entry
+from zoo.errors import DataError
 
 __all__ = ["command"]
 
@@ -52,6 +53,9 @@ def command(
     from zoo.cli.device import pick_device
 
     cards = [m.origin.card for m in committee.members if isinstance(m.origin, Entry)]
+    if len({card.input_size for card in cards}) > 1:
+        sizes = ", ".join(f"{card.name}: {card.input_size[0]} x {card.input_size[1]}" for card in cards)
+        raise DataError(f"members must take pictures of one size, not {sizes}")
     size, classes = (cards[0].input_size, cards[0].classes) if cards else ((32, 32), ())
     images = np.stack([read_picture(path, size) for path in pictures])
     answer = classify(committee, images, device=pick_device(device))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ensemble.evaluate import Ballots, score, stored_ballots
-from ensemble.fresh import fresh_ballots
+from ensemble.fresh import fresh_ballots, keep_ballots
 from ensemble.lockfile import Committee
 from ensemble.view_cache import cached_views
 from tta import view_set
@@ -51,6 +51,7 @@ def file_of(zoo: "Zoo", name: str, path: Path) -> Path:
 def test_fresh_is_stored_within_half_precision(zoo: "Zoo") -> None:
     committee = zoo.committee("tiny-a,tiny-b=2", "flip")
     fresh = fresh_ballots(committee, zoo.split_source(), device=CPU)
+    keep_ballots(committee, fresh, zoo.split_source())
     stored = stored_ballots(committee, zoo.split_source())
     assert fresh.labels.tolist() == stored.labels.tolist()
     for run, kept in zip(fresh.votes, stored.votes, strict=True):
@@ -156,6 +157,7 @@ def test_progress_counts_every_image_of_every_network(zoo: "Zoo", tmp_path: Path
 def test_other_views_are_kept_for_stored_runs(zoo: "Zoo") -> None:
     committee = zoo.committee("tiny-a,tiny-b", "flip+shift1")
     fresh = fresh_ballots(committee, zoo.split_source(), device=CPU)
+    keep_ballots(committee, fresh, zoo.split_source())
     stored = stored_ballots(committee, zoo.split_source())
     for run, kept in zip(fresh.votes, stored.votes, strict=True):
         assert run.logits.shape == kept.logits.shape == (6, 60, 10)
@@ -164,17 +166,9 @@ def test_other_views_are_kept_for_stored_runs(zoo: "Zoo") -> None:
     assert kept_names == {view.name for view in view_set("flip+shift1")} - {"none", "flip"}
 
 
-@pytest.mark.parametrize(
-    ("views", "limit", "precision"), [("flip", None, "fp32"), ("flip+shift1", 10, "fp32"), ("crops5", None, "bf16")]
-)
-def test_nothing_else_is_kept(zoo: "Zoo", zoo_home: Path, views: str, limit: int | None, precision: str) -> None:
-    fresh_ballots(
-        zoo.committee("tiny-a", views),
-        zoo.split_source(),
-        device=CPU,
-        limit=limit,
-        precision="bf16" if precision == "bf16" else "fp32",
-    )
+def test_published_views_are_not_kept(zoo: "Zoo", zoo_home: Path) -> None:
+    committee = zoo.committee("tiny-a", "flip")
+    keep_ballots(committee, fresh_ballots(committee, zoo.split_source(), device=CPU), zoo.split_source())
     assert not (zoo_home / "views").exists()
 
 

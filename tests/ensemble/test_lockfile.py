@@ -107,6 +107,14 @@ def test_other_weights_under_the_same_name_are_refused(
         read_lockfile(lockfile)
 
 
+def test_a_lockfile_for_other_classes_is_refused(zoo: "Zoo", lockfile: Path) -> None:
+    table = json.loads(lockfile.read_text(encoding="utf-8"))
+    for key, value in (("dataset", "cifar100"), ("classes", list(reversed(zoo.split.classes)))):
+        lockfile.write_text(json.dumps({**table, key: value}), encoding="utf-8")
+        with pytest.raises(DataError, match="for other classes than its members have"):
+            read_lockfile(lockfile)
+
+
 def test_new_predictions_of_the_same_weights_are_not(
     zoo: "Zoo", lockfile: Path, reseal: Callable[[Path], None]
 ) -> None:

@@ -179,6 +179,26 @@ def test_other_views_are_run_once_and_kept(zoo: "Zoo", cli: "Cli") -> None:
     assert stored["ensemble"]["nll"] == pytest.approx(fresh["ensemble"]["nll"], abs=1e-3)
 
 
+@pytest.mark.parametrize("words", [("--tta", "flip"), ("--tta", "crops5", "--limit", "10"), ("--precision", "bf16")])
+def test_published_views_samples_and_bf16_are_not_kept(
+    zoo: "Zoo", cli: "Cli", zoo_home: Path, words: tuple[str, ...]
+) -> None:
+    views = () if "--tta" in words else ("--tta", "crops5")
+    assert (
+        cli("eval", "--members", "tiny-a", "--fresh", "--data", zoo.data, "--device", "cpu", *words, *views).code == 0
+    )
+    assert not (zoo_home / "views").exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_no_result(zoo: "Zoo", cli: "Cli", zoo_home: Path) -> None:
+    zoo_home.write_text("a file where the folder should be")
+    words = ["eval", "--members", "tiny-a", "--tta", "crops5", "--fresh", "--data", zoo.data, "--device", "cpu"]
+    done = cli(*words, "-q", "--json", "-")
+    assert done.code == 1
+    assert done.error.startswith(f"cannot write {zoo_home}")
+    assert json.loads(done.out)["images"] == 60
+
+
 def test_the_validation_split(zoo: "Zoo", cli: "Cli") -> None:
     words = ["eval", "--members", "tiny-a", "--split", "val", "--json", "-"]
     stored = read(cli(*words))
@@ -276,6 +296,8 @@ def test_nothing_is_written_that_was_not_asked_for(zoo: "Zoo", cli: "Cli", tmp_p
         (["--members", "tiny-a", "--fresh", "--limit", "-1"], 2, "'--limit'"),
         (["--members", "tiny-a", "--fresh", "--limit", "all"], 2, "'--limit'"),
         (["--members", "tiny-a", "--precision", "fp8"], 2, "'--precision'"),
+        (["--members", "tiny-a", "--precision", "bf16"], 2, "--precision goes with --fresh"),
+        (["--members", "tiny-a", "--device", "cpu"], 2, "--device goes with --fresh"),
         (["--members", "tiny-a", "--fresh", "--device", "abacus"], 2, "--device 'abacus'"),
         (["--members", "tiny-a", "--ensemble", "e.json"], 2, "leave --members, --tta and --merge out"),
         (["--ensemble", "e.json", "--tta", "flip"], 2, "leave --members, --tta and --merge out"),

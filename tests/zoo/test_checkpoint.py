@@ -273,3 +273,12 @@ def test_a_flipped_bit_of_the_data_changes_one_number() -> None:
         flipped[position] ^= 1 << position % 8
         found = decode(bytes(flipped), "model")
         assert sum(int((found[name] != good[name]).sum()) for name in good) == 1
+
+
+def test_the_form_is_checked_up_to_the_end_of_the_header(content: bytes) -> None:
+    end = 8 + int.from_bytes(content[:8], "little")
+    for size in (*range(12), end - 1):
+        with pytest.raises(CorruptError, match="model is not a safetensors file, or it is truncated"):
+            check_format(content[:size], "model")
+    check_format(content[:end], "model")
+    check_format(content, "model")

@@ -1,5 +1,6 @@
 """Where entries come from, in which order, and how they get into the cache and out of it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,18 @@ def test_a_full_disk_leaves_nothing_half_copied(tmp_path: Path, zoo_home: Path, 
     assert listing(zoo_home) == before
     assert len(list((zoo_home / "entries").iterdir())) == replace
     assert store.pull(big, replace=True)[1]
+
+
+def test_damage_on_the_way_leaves_nothing(shelf: Path, zoo_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(source: Path, target: Path) -> None:
+        content = bytearray(source.read_bytes())
+        content[-1] ^= source.name == "model.safetensors"
+        target.write_bytes(content)
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    with pytest.raises(CorruptError, match=r"model\.safetensors is damaged"):
+        store.pull(store.find("a-seed1", [FolderSource(shelf)]))
+    assert listing(zoo_home) == {}
 
 
 def test_links_at_the_source_arrive_as_files(shelf: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Evaluate the shipped fastnet ensemble on the CIFAR-10 test images, running the networks
-	$(BIN)/ensemble eval --members 'fastnet-seed*' --tta flip --fresh
+	$(BIN)/ensemble eval --members 'fastnet-seed[1-5]' --tta flip --fresh
 
 test: $(INSTALLED) ## Run the tests; ARGS goes to pytest: make test ARGS='-m slow'
 	$(BIN)/pytest $(ARGS)

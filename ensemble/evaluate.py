@@ -20,7 +20,7 @@ from tta import view_set
 from zoo.data import Split, load_split
 from zoo.data.split import Labels
 from zoo.entry import Entry
-from zoo.errors import CorruptError, DataError, NotFoundError
+from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
 from zoo.predictions import SplitPredictions
 
 __all__ = ["Ballots", "Report", "SplitSource", "common_dataset", "score", "stored_ballots"]
@@ -78,22 +78,24 @@ class SplitSource:
         return load_split(self.dataset, self.name, self.folder)
 
 
-def common_dataset(members: Sequence[Member], fallback: str = "cifar10") -> str:
-    """Return the dataset that all entries among the members share; `fallback` if there are none.
+def common_dataset(members: Sequence[Member], asked: str | None = None) -> str:
+    """Return the dataset that all entries among the members share; without entries, `asked` or `cifar10`.
 
     Raises:
         DataError: two entries classify different things.
+        UsageError: `asked` is not what the entries classify.
     """
     cards = [m.origin.card for m in members if isinstance(m.origin, Entry)]
     for card in cards[1:]:
         if (card.dataset, card.classes) != (cards[0].dataset, cards[0].classes):
-            first, other = cards[0], card
-            msg = (
-                f"members must have the same classes: {first.name!r} has {len(first.classes)} of {first.dataset}, "
-                f"{other.name!r} has {len(other.classes)} of {other.dataset}"
+            said = " and ".join(
+                f"{c.name!r} has {len(c.classes)} of {c.dataset} ({', '.join(c.classes[:3])}, ...)"
+                for c in (cards[0], card)
             )
-            raise DataError(msg)
-    return cards[0].dataset if cards else fallback
+            raise DataError(f"members must have the same classes in the same order: {said}")
+    if cards and asked not in (None, cards[0].dataset):
+        raise UsageError(f"--dataset {asked!r}: {cards[0].name!r} classifies {cards[0].dataset}")
+    return cards[0].dataset if cards else asked or "cifar10"
 
 
 def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
@@ -115,11 +117,14 @@ def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
         if stored is None:
             raise NotFoundError(f"{member.name!r} has no stored predictions for the {source.name} split: give --fresh")
         _check_classes(member.origin, stored)
+        if source.folder is not None and stored.fingerprint != source.split.fingerprint:
+            raise DataError(
+                f"{member.name!r} has stored predictions for other {source.name} images than --data {source.folder}: "
+                "give --fresh"
+            )
         views = {**cached_views(member.origin, source.name, stored.fingerprint), **stored.views}
         votes.append(entry_vote(member, views, committee.views))
         marks[member.name], labels = stored.fingerprint, stored.labels
-    if source.folder is not None:
-        marks[f"--data {source.folder}"] = source.split.fingerprint
     if len(set(marks.values())) > 1 or labels is None:
         msg = f"these are predictions for different {source.name} images: " + ", ".join(
             f"{name} ({mark[:8]})" for name, mark in marks.items()

@@ -42,7 +42,7 @@ def read_lockfile(path: Path) -> Committee:
     Raises:
         NotFoundError: no such file, or a member that no source has.
         CorruptError: not a lockfile of this format.
-        DataError: a member whose weights or classes are not those the lockfile was made with.
+        DataError: a cascade, or a member whose weights or classes are not those the lockfile was made with.
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
@@ -60,6 +60,8 @@ def read_lockfile(path: Path) -> Committee:
             raise ValueError(f"views {views!r}, merge {merge!r}, temperature {temperature}, {len(members)} members")
     except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
         raise CorruptError(f"{path} is malformed: {error}") from error
+    if table.get("cascade") is not None:
+        raise DataError(f"{path} has a cascade, which this version cannot run")
     cards = [m.origin.card for m in members if isinstance(m.origin, Entry)]
     if any((card.dataset, list(card.classes)) != (table.get("dataset"), table.get("classes")) for card in cards):
         raise DataError(f"{path} is for other classes than its members have")
@@ -68,9 +70,9 @@ def read_lockfile(path: Path) -> Committee:
 
 def _read_member(table: dict[str, Any], path: Path) -> Member:
     entry = store.find(str(table["name"]))
-    if entry.sums.get(WEIGHTS) != table["sha256"]:
+    if entry.sum_of(WEIGHTS) != table["sha256"]:
         raise DataError(f"{path} was made with other weights of {entry.name!r} than those in {entry.source}")
-    temperature = check_weight(float(table["temperature"]), f"{entry.name} (temperature)")
+    temperature = check_weight(float(table["temperature"]), entry.name, "temperature")
     return Member(entry.name, entry, check_weight(float(table["weight"]), entry.name), temperature)
 
 
@@ -97,7 +99,7 @@ def write_lockfile(
         "dataset": entries[0].card.dataset,
         "classes": entries[0].card.classes,
         "members": [
-            {"name": m.name, "sha256": e.sums[WEIGHTS], "weight": m.weight, "temperature": m.temperature}
+            {"name": m.name, "sha256": e.sum_of(WEIGHTS), "weight": m.weight, "temperature": m.temperature}
             for m, e in zip(committee.members, entries, strict=True)
         ],
         "views": committee.views,

@@ -32,12 +32,10 @@ class Member:
     temperature: float = 1.0
 
 
-def check_weight(value: float, name: str) -> float:
-    """Return a member's weight if it is finite and above 0, else raise `UsageError`."""
+def check_weight(value: float, name: str, what: str = "weight") -> float:
+    """Return a member's weight (or temperature) if it is finite and above 0, else raise `UsageError`."""
     if not (math.isfinite(value) and value > 0):
-        raise UsageError(
-            f"the weight of {name!r} is {value:g}; it must be a finite number above 0 (leave the member out instead)"
-        )
+        raise UsageError(f"the {what} of {name!r} is {value:g}; it must be a finite number above 0")
     return value
 
 
@@ -63,11 +61,12 @@ def parse_members(text: str) -> list[Member]:
 
 def check_members(members: Sequence[Member]) -> None:
     """Raise `UsageError` if a member occurs twice."""
-    seen: set[str] = set()
+    seen: set[Path] = set()
     for member in members:
-        if member.name in seen:
+        place = member.origin.folder if isinstance(member.origin, Entry) else member.origin.resolve()
+        if place in seen:
             raise UsageError(f"member {member.name!r} is named twice")
-        seen.add(member.name)
+        seen.add(place)
 
 
 def _number(text: str, name: str) -> float:

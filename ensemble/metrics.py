@@ -1,6 +1,6 @@
 """Metrics of predicted distributions: accuracy, NLL, Brier score, ECE, and Wilson's interval.
 
-In numpy, so that scoring stored predictions needs no torch; tests hold them to torchmetrics and scikit-learn.
+In numpy, so that scoring stored predictions needs no torch; tests hold them to torchmetrics and plain formulas.
 """
 
 import math

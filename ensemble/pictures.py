@@ -11,6 +11,7 @@ from zoo.errors import CorruptError, DataError, NotFoundError
 __all__ = ["read_picture"]
 
 _MOST_PIXELS = 100_000_000
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> Pixels:
@@ -20,7 +21,7 @@ def read_picture(path: Path, size: tuple[int, int]) -> Pixels:
     antialiased) so that it covers `size`, and cropped at the centre. A picture of that size is left as it is.
 
     Args:
-        path: PNG, JPEG, WebP or anything else Pillow reads.
+        path: PNG, JPEG, WebP, AVIF, GIF (its first frame), BMP, TIFF or PPM.
         size: (height, width) in pixels.
 
     Returns:
@@ -31,12 +32,12 @@ def read_picture(path: Path, size: tuple[int, int]) -> Pixels:
         CorruptError: not a picture, or a truncated one.
         DataError: more than 100 million pixels.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415
+    from PIL import Image, ImageOps  # noqa: PLC0415
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from 89 million pixels on
-            file = Image.open(path)
+            file = Image.open(path, formats=_FORMATS)
         with file:
             if file.width * file.height > _MOST_PIXELS:
                 raise DataError(f"{path} has {file.width} x {file.height} pixels; at most {_MOST_PIXELS:,} are read")
@@ -51,6 +52,8 @@ def read_picture(path: Path, size: tuple[int, int]) -> Pixels:
         raise NotFoundError(f"picture {str(path)!r} does not exist") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} has more pixels than are read") from error
-    except (OSError, UnidentifiedImageError, ValueError, TypeError, SyntaxError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise whatever the bytes provoke
         raise CorruptError(f"{str(path)!r} is not a readable picture") from error
     return np.asarray(fitted, np.uint8)

@@ -17,7 +17,12 @@ __all__ = ["cached_views", "keep_views"]
 
 
 def _path(entry: Entry, split: str, fingerprint: str) -> Path:
-    parts = (entry.sums[WEIGHTS][:32], entry.sums[CONFIG][:16], split, fingerprint[:16])  # the card has mean and std
+    parts = (
+        entry.sum_of(WEIGHTS)[:32],
+        entry.sum_of(CONFIG)[:16],
+        split,
+        fingerprint[:16],
+    )  # the card has mean and std
     return store.home() / "views" / f"{'-'.join(parts)}.safetensors"
 
 

@@ -18,7 +18,7 @@ class Job:
         dataset: name of the data.
         part: the images to train on.
         val: the validation split: evaluated after each epoch, never trained on.
-        mean: per channel, of the training images, in units of 0..1.
+        mean: per channel, in units of 0..1; for CIFAR the usual constants, which are of all 50,000 images.
         std: per channel, likewise.
     """
 

@@ -41,7 +41,7 @@ def train(
 ) -> Trained:
     """Train one network, or go on where `run` was left.
 
-    Same recipe, seed, data and machine: same weights, interrupted or not.
+    Same recipe, seed, data in the same order, and machine: same weights, interrupted or not.
 
     Args:
         job: recipe, seed and data.
@@ -88,6 +88,8 @@ class _Loop:
             raise UsageError(
                 f"recipe {recipe.name!r}: {len(part)} training images do not fill a batch of {recipe.batch_size}"
             )
+        if not len(job.val):
+            raise UsageError(f"{len(part)} training images are too few to hold any out for validation")
         self.total = recipe.epochs * len(self.batches)
         self.optimizers, self.schedules = build_optimizers(self.net, recipe.groups, self.total)
         self.step = 0

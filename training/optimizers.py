@@ -23,7 +23,8 @@ class FilterMuon(torch.optim.Muon):
 
     Args:
         filters: contiguous 4-D parameters.
-        lr: spectral norm, about, of each update.
+        lr: spectral norm, about, of each update of a filter bank with no more rows than columns. As in
+            `torch.optim.Muon`, and other than in the source, taller ones get `sqrt(rows / columns)` times as much.
         momentum: Nesterov momentum, in [0, 1).
         weight_decay: decoupled.
         normalize: rescale each weight to Frobenius norm sqrt(out) before every update.
@@ -97,5 +98,8 @@ def build_optimizers(
 def _optimizer(group: ParamGroup, params: list[nn.Parameter]) -> torch.optim.Optimizer:
     shared: dict[str, Any] = {"lr": group.lr, "momentum": group.momentum, "weight_decay": group.weight_decay}
     if group.optimizer == "muon":
-        return FilterMuon(params, **shared, normalize=group.normalize)
+        try:
+            return FilterMuon(params, **shared, normalize=group.normalize)
+        except ValueError as error:
+            raise UsageError(f"[[groups]] params = {group.params!r}: {error}") from error
     return torch.optim.SGD(params, **shared, nesterov=group.momentum > 0)

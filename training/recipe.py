@@ -1,5 +1,6 @@
 """Recipes: everything that decides a training run except its seed and its data, as a TOML file."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -98,7 +99,11 @@ class Recipe:
             (self.augment.crop_padding >= 0, "augment.crop_padding must not be negative"),
             (bool(self.groups), "at least one [[groups]] is needed"),
             (all(0 < g.anneal <= 1 for g in self.groups), "groups.anneal must be in (0, 1]"),
-            (all(g.lr > 0 for g in self.groups), "groups.lr must be above 0"),
+            (all(0 < g.lr < math.inf for g in self.groups), "groups.lr must be finite and above 0"),
+            (all(0 <= g.momentum < 1 for g in self.groups), "groups.momentum must be in [0, 1)"),
+            (all(0 <= g.weight_decay < math.inf for g in self.groups), "groups.weight_decay must not be negative"),
+            (self.whitening is None or self.whitening.images > 0, "whitening.images must be above 0"),
+            (self.whitening is None or 0 <= self.whitening.eps < math.inf, "whitening.eps must not be negative"),
         ):
             if not ok:
                 raise UsageError(f"recipe {self.name!r}: {what}")
@@ -138,6 +143,8 @@ def parse_recipe(name: str, text: str) -> Recipe:
     if not isinstance(groups, list):
         raise UsageError(f"{where}: groups is a list of tables: [[groups]]")
     table["groups"] = tuple(_build(ParamGroup, g, f"{where}, [[groups]]") for g in groups)
+    if "name" in table:
+        raise UsageError(f"{where}: a recipe's name is its file's, not a key")
     return _build(Recipe, {"name": name, **table}, where)
 
 

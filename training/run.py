@@ -1,6 +1,7 @@
 """The folder of one training run: its recipe, its last state and `metrics.csv`."""
 
 import csv
+import hashlib
 import io
 import json
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from training.job import Job
+from zoo.data import Split
 from zoo.errors import CorruptError, UsageError
 from zoo.files import atomic_write, storage_errors
 
@@ -27,7 +29,7 @@ class RunFolder:
         job: what is being trained.
 
     Raises:
-        UsageError: the folder holds a run of another recipe, seed or data.
+        UsageError: the folder holds the state of a run of another recipe, seed or data (or order of the data).
     """
 
     def __init__(self, path: Path, job: Job) -> None:
@@ -35,10 +37,11 @@ class RunFolder:
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         described = (
-            json.dumps({"seed": job.seed, "data": job.part.fingerprint, "recipe": asdict(job.recipe)}, indent=1) + "\n"
+            json.dumps({"seed": job.seed, "data": _in_order(job.part), "recipe": asdict(job.recipe)}, indent=1) + "\n"
         )
         about = path / "run.json"
-        if about.exists() and about.read_text(encoding="utf-8") != described:
+        begun = about.exists() and (path / "state.pt").exists()
+        if begun and about.read_text(encoding="utf-8") != described:
             raise UsageError(
                 f"{path} holds a run with another recipe, seed or data: delete it, or give another --run-dir"
             )
@@ -80,3 +83,8 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         atomic_write(self.path / "metrics.csv", text.getvalue().encode())
+
+
+def _in_order(split: Split) -> str:
+    """Return a fingerprint of a split that changes with the order of its images, as batches do."""
+    return hashlib.sha256(split.hashes.tobytes() + split.labels.tobytes()).hexdigest()

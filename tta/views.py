@@ -38,9 +38,8 @@ def shift(images: "Tensor", down: int, right: int) -> "Tensor":
     from torch.nn.functional import pad  # noqa: PLC0415  # the names of views must not cost an import of torch
 
     height, width = images.shape[-2:]
-    border = max(abs(down), abs(right))
-    padded = pad(images, (border,) * 4, mode="reflect")
-    top, left = border - down, border - right
+    padded = pad(images, (abs(right), abs(right), abs(down), abs(down)), mode="reflect")
+    top, left = abs(down) - down, abs(right) - right
     return padded[..., top : top + height, left : left + width]
 
 
@@ -63,7 +62,7 @@ def _flipped(view: View) -> tuple[View, View]:
     """Return a view and its mirror image, with half its weight each."""
     name = "flip" if view.name == "none" else f"flip+{view.name}"
     half = view.weight / 2
-    return View(view.name, view.apply, half), View(name, lambda images: view.apply(flip(images)), half)
+    return View(view.name, view.apply, half), View(name, lambda images: flip(view.apply(images)), half)
 
 
 def _shifted(name: str, down: int, right: int, weight: float) -> View:

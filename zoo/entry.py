@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CONFIG", "PREDICTIONS", "WEIGHTS", "Entry", "write_entry"]
 
+_MEND = {"builtin": "reinstall the package", "cache": "`zoo pull --replace` it, or `zoo rm` it and train it again"}
+_ASK = "ask whoever keeps this folder for a good copy"
+
 CONFIG, WEIGHTS, PREDICTIONS, README = "config.json", "model.safetensors", "predictions.safetensors", "README.md"
 
 
@@ -39,6 +42,12 @@ class Entry:
         """File name -> sha256, from `SHA256SUMS`."""
         return read_sums(self.folder)
 
+    def sum_of(self, file: str) -> str:
+        """Return the sha256 that a file was published with; `CorruptError` if an entry without it is none."""
+        if file not in self.sums:
+            raise CorruptError(f"{self.folder} has no {file}, so it is no zoo entry")
+        return self.sums[file]
+
     def read(self, file: str) -> bytes:
         """Return the bytes of a file after checking their sha256.
 
@@ -54,9 +63,8 @@ class Entry:
         except OSError as error:
             raise CorruptError(f"{path} cannot be read: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != self.sums[file]:
-            raise CorruptError(
-                f"{path} is damaged: its sha256 is not the one in {SUMS} (nothing was loaded; `zoo pull --replace` it)"
-            )
+            advice = _MEND.get(self.source, _ASK)
+            raise CorruptError(f"{path} is damaged: its sha256 is not the one in {SUMS} (nothing was loaded; {advice})")
         return content
 
     @cached_property
@@ -96,8 +104,7 @@ class Entry:
         from zoo.checkpoint import check_format  # noqa: PLC0415
 
         for file in (CONFIG, WEIGHTS):
-            if file not in self.sums:
-                raise CorruptError(f"{self.folder} has no {file}")
+            self.sum_of(file)
         extra = sorted({p.name for p in self.folder.iterdir()} - {SUMS, *self.sums})
         if extra:
             raise CorruptError(f"{self.folder / extra[0]} is not covered by {SUMS}")

@@ -29,9 +29,13 @@ def atomic_write(path: Path, content: bytes) -> None:
     """Write `content` to `path` by way of a temporary file in the same folder, flushed before it is renamed.
 
     Raises:
-        StorageError: the disk is full or refuses; `path` is as it was before.
+        StorageError: the disk is full or refuses; `path` is as it was before (a pipe or device is written directly).
     """
     with storage_errors(path):
+        if path.exists() and not path.is_file():  # a pipe or a device, which must not be replaced by a file
+            path.write_bytes(content)
+            return
+        path = path.resolve()  # a link stays a link
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:

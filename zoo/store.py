@@ -17,7 +17,9 @@ __all__ = [
     "asked",
     "cache_folder",
     "cached",
+    "cached_names",
     "check_new",
+    "check_pull",
     "find",
     "home",
     "names",
@@ -149,13 +151,21 @@ def check_new(name: str, folder: Path, *, replace: bool = False) -> None:
     """Raise `UsageError` if an entry of this name must not be filed in `folder`."""
     check_name(name)
     if folder == cache_folder() and FolderSource(_PACKAGE / "builtin").get(name):
-        raise UsageError(f"{name!r} is builtin and cannot be shadowed: choose another --name or --seed, or --to DIR")
+        raise UsageError(f"{name!r} is builtin and cannot be shadowed")
     if (folder / name).exists() and not replace:
-        raise UsageError(f"{name!r} exists already in {folder}: give --replace, or another --name")
+        raise UsageError(f"{name!r} exists already in {folder} (--replace replaces it)")
 
 
-def pull(entry: Entry, *, replace: bool = False) -> tuple[Entry, bool]:
-    """Bring an entry into the cache, verified; return it there, and whether anything had to be copied.
+def check_pull(entry: Entry, *, replace: bool = False) -> bool:
+    """Say whether an entry is in the package or the cache already; errors as in `check_new` if it may not be copied."""
+    if entry.folder.parent in {_PACKAGE / "builtin", cache_folder()}:
+        return True
+    check_new(entry.name, cache_folder(), replace=replace)
+    return False
+
+
+def pull(entry: Entry, *, replace: bool = False) -> Entry:
+    """Bring an entry into the cache, verified, and return it there.
 
     Args:
         entry: from any source; a builtin or cached one is only verified.
@@ -165,15 +175,19 @@ def pull(entry: Entry, *, replace: bool = False) -> tuple[Entry, bool]:
         CorruptError, StorageError, UsageError: nothing is left half-copied.
     """
     entry.verify()
-    if entry.folder.parent in {_PACKAGE / "builtin", cache_folder()}:
-        return entry, False
-    check_new(entry.name, cache_folder(), replace=replace)
+    if check_pull(entry, replace=replace):
+        return entry
     target = cache_folder() / entry.name
     with new_folder(target, replace=replace) as folder:
         for file in (SUMS, *entry.sums):
             shutil.copyfile(entry.folder / file, folder / file)
         Entry(entry.name, folder, "cache").verify()
-    return Entry(entry.name, target, "cache"), True
+    return Entry(entry.name, target, "cache")
+
+
+def cached_names(pattern: str) -> list[str]:
+    """Return the names in the cache that a pattern matches, or the name itself; errors as in `match`."""
+    return match(pattern, FolderSource(cache_folder()).names()) if is_pattern(pattern) else [pattern]
 
 
 def cached(name: str) -> Path:

@@ -22,7 +22,7 @@ __all__ = ["command"]
 @click.command("eval")
 @committee_options
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
-@click.option("--dataset", default="cifar10", show_default=True, help="Of prediction files; entries know theirs.")
+@click.option("--dataset", help="If all members are prediction files; entries know theirs [default: cifar10].")
 @click.option("--fresh", is_flag=True, help="Run the networks instead of reading stored predictions.")
 @click.option("--limit", type=click.IntRange(min=1), help="With --fresh: only the first N images.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
@@ -37,7 +37,7 @@ def command(
     views: str | None,
     merge: str | None,
     split: str,
-    dataset: str,
+    dataset: str | None,
     fresh: bool,
     limit: int | None,
     data: Path | None,
@@ -46,7 +46,7 @@ def command(
     json_to: str | None,
     quiet: bool,
 ) -> None:
-    r"""Evaluate an ensemble: each member, and all of them merged, with Wilson's 95 % interval.
+    """Evaluate an ensemble: each member, and all of them merged, with Wilson's 95 % interval.
 
     Without --fresh the predictions that travel with each entry are scored; no network runs.
 
@@ -58,8 +58,8 @@ def command(
     for option, value in (("--limit", limit), ("--device", device), ("--precision", precision)):
         if value is not None and not fresh:
             raise UsageError(f"{option} goes with --fresh: stored predictions are of the whole split, and nothing runs")
-    if json_to not in (None, "-") and not Path(str(json_to)).parent.is_dir():
-        raise UsageError(f"--json {json_to!r}: the folder does not exist")
+    if json_to is not None and json_to != "-" and (not Path(json_to).parent.is_dir() or Path(json_to).is_dir()):
+        raise UsageError(f"--json {json_to!r} is not a file in an existing folder")
     committee = read_committee(members, lockfile, views, merge)
     source = SplitSource(common_dataset(committee.members, dataset), split, data)
     if fresh:

@@ -45,7 +45,7 @@ def read_committee(
         UsageError: not exactly one of `--members` and `--ensemble`, or an unknown view set or merge.
     """
     if lockfile is not None:
-        if members or views or merge:
+        if (members, views, merge) != (None, None, None):
             raise UsageError(
                 "--ensemble FILE has its own members, views and merge: leave --members, --tta and --merge out"
             )

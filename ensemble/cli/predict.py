@@ -13,7 +13,7 @@ from zoo.errors import DataError
 
 __all__ = ["command"]
 
-_DEFAULT = "fastnet-seed*"
+_DEFAULT = "fastnet-seed[1-5]"  # the builtin ones, whatever else there is
 
 
 @click.command("predict")
@@ -33,7 +33,7 @@ def command(
     device: str | None,
     as_json: bool,
 ) -> None:
-    r"""Classify picture files: the top classes, and how far the members agree.
+    """Classify picture files: the top classes, and how far the members agree.
 
     Without --members or --ensemble, the shipped fastnets with flip answer. Pictures are scaled and cropped to the
     members' input size.

@@ -248,3 +248,19 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_lockfile(tmp_path / "ensemble.json")
     with pytest.raises(NotFoundError, match="cannot read"):
         read_lockfile(tmp_path)
+
+
+def test_a_cascade_is_refused_and_not_passed_over(zoo: "Zoo", lockfile: Path) -> None:
+    del zoo
+    table = json.loads(lockfile.read_text(encoding="utf-8"))
+    stage = {"members": ["tiny-a"], "views": "none", "threshold": 0.9}
+    lockfile.write_text(json.dumps({**table, "cascade": [stage]}), encoding="utf-8")
+    with pytest.raises(DataError, match="has a cascade, which this version cannot run"):
+        read_lockfile(lockfile)
+
+
+def test_an_entry_without_weights_is_no_member(zoo: "Zoo", lockfile: Path, reseal: Callable[[Path], None]) -> None:
+    (zoo.source / "tiny-a" / "model.safetensors").unlink()
+    reseal(zoo.source / "tiny-a")
+    with pytest.raises(CorruptError, match=r"has no model\.safetensors, so it is no zoo entry"):
+        read_lockfile(lockfile)

@@ -113,6 +113,7 @@ def test_any_finite_weight_above_zero_is_one(weight: float) -> None:
     assert check_weight(weight, "x") == weight
 
 
-def test_the_message_says_what_a_weight_of_zero_means() -> None:
-    with pytest.raises(UsageError, match="leave the member out instead"):
-        check_weight(0.0, "x")
+@pytest.mark.parametrize("what", ["weight", "temperature"])
+def test_the_message_says_what_is_zero(what: str) -> None:
+    with pytest.raises(UsageError, match=f"the {what} of 'x' is 0; it must be a finite number above 0"):
+        check_weight(0.0, "x", what)

@@ -102,5 +102,5 @@ def test_the_network_gives_the_stored_logits(name: str, source: SplitSource) -> 
     first = np.flatnonzero(source.split.order < 100)
     assert fresh.labels.tolist() == stored.labels[first].tolist()
     gap = np.abs(fresh.votes[0].logits - stored.votes[0].logits[:, first].astype(np.float32)).max()
-    assert gap < 0.05
+    assert gap < 0.005
     assert fresh.votes[0].logits.std() > 1

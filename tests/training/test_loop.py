@@ -312,7 +312,6 @@ def test_a_full_batch_is_enough(tmp_path: Path) -> None:
     assert len(fit(job, tmp_path).rows) == 2
 
 
-@pytest.mark.xfail(reason="an empty validation split ends in torch's own error", raises=ValueError, strict=True)
 def test_data_too_small_to_hold_anything_out_is_an_error_in_words(tmp_path: Path) -> None:
     job = toy_job(fastnet_recipe())
     with pytest.raises(MenagerieError):

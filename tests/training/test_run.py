@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,7 +40,8 @@ def test_new_folder_is_made_and_empty(job: Job, tmp_path: Path) -> None:
     assert run.step() == 0
     about = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
     assert about["seed"] == 0
-    assert about["data"] == job.part.fingerprint
+    in_order = hashlib.sha256(job.part.hashes.tobytes() + job.part.labels.tobytes()).hexdigest()
+    assert about["data"] == in_order
     assert about["recipe"]["batch_size"] == 8
     assert [p.name for p in run.path.iterdir()] == ["run.json"]
 
@@ -174,3 +177,17 @@ def test_a_file_in_the_folders_place_is_a_storage_error(job: Job, tmp_path: Path
     (tmp_path / "run").write_text("", encoding="utf-8")
     with pytest.raises(StorageError, match="cannot write"):
         RunFolder(tmp_path / "run", job)
+
+
+def test_the_same_images_in_another_order_are_another_run(job: Job, tmp_path: Path) -> None:
+    RunFolder(tmp_path, job).save(state(7), ROWS)
+    turned = replace(job, part=job.part.subset(np.arange(len(job.part))[::-1]))
+    assert turned.part.fingerprint == job.part.fingerprint
+    with pytest.raises(UsageError, match="another recipe, seed or data"):
+        RunFolder(tmp_path, turned)
+
+
+def test_a_folder_without_state_can_be_used_again(job: Job, tmp_path: Path) -> None:
+    RunFolder(tmp_path, job)
+    other = RunFolder(tmp_path, replace(job, seed=5))
+    assert json.loads((other.path / "run.json").read_text(encoding="utf-8"))["seed"] == 5

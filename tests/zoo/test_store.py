@@ -149,31 +149,31 @@ def test_check_new(package: Path, zoo_home: Path, tmp_path: Path) -> None:
 
 def test_pull_copies_once(shelf: Path, zoo_home: Path) -> None:
     source = FolderSource(shelf)
-    entry, copied = store.pull(store.find("a-seed1", [source]))
-    assert copied
+    assert not store.check_pull(store.find("a-seed1", [source]))
+    entry = store.pull(store.find("a-seed1", [source]))
     assert entry == Entry("a-seed1", zoo_home / "entries" / "a-seed1", "cache")
     assert listing(entry.folder) == listing(shelf / "a-seed1")
     assert store.find("a-seed1") == entry
-    assert store.pull(entry) == (entry, False)
+    assert store.check_pull(entry)
+    assert store.pull(entry) == entry
     with pytest.raises(UsageError, match="exists already"):
         store.pull(store.find("a-seed1", [source]))
 
 
 def test_pull_replaces_what_is_damaged(shelf: Path, zoo_home: Path) -> None:
     published = store.find("a-seed1", [FolderSource(shelf)])
-    pulled, _ = store.pull(published)
+    pulled = store.pull(published)
     flip_bit(pulled.folder / "model.safetensors", 9)
     with pytest.raises(CorruptError, match="is damaged"):
         store.pull(store.find("a-seed1"))
-    fresh, copied = store.pull(published, replace=True)
-    assert copied
+    fresh = store.pull(published, replace=True)
     fresh.verify()
     assert [p.name for p in (zoo_home / "entries").iterdir()] == ["a-seed1"]
 
 
 def test_a_builtin_entry_is_verified_where_it_lies_and_not_shadowed(package: Path, zoo_home: Path, shelf: Path) -> None:
     shipped = file_entry(package / "builtin", "a-seed1")
-    assert store.pull(store.find("a-seed1")) == (Entry("a-seed1", shipped.folder, "builtin"), False)
+    assert store.pull(store.find("a-seed1")) == Entry("a-seed1", shipped.folder, "builtin")
     with pytest.raises(UsageError, match="cannot be shadowed"):
         store.pull(store.find("a-seed1", [FolderSource(shelf)]), replace=True)
     assert not (zoo_home / "entries").exists()
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_nothing_half_copied(tmp_path: Path, zoo_home: Path, 
         store.pull(big, replace=replace)
     assert listing(zoo_home) == before
     assert len(list((zoo_home / "entries").iterdir())) == replace
-    assert store.pull(big, replace=True)[1]
+    assert listing(store.pull(big, replace=True).folder) == listing(big.folder)
 
 
 def test_damage_on_the_way_leaves_nothing(shelf: Path, zoo_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_links_at_the_source_arrive_as_files(shelf: Path, tmp_path: Path) -> Non
     path = shelf / "a-seed1" / "model.safetensors"
     path.rename(tmp_path / "blob")
     path.symlink_to(tmp_path / "blob")
-    entry, _ = store.pull(store.find("a-seed1", [FolderSource(shelf)]))
+    entry = store.pull(store.find("a-seed1", [FolderSource(shelf)]))
     assert not any(p.is_symlink() for p in entry.folder.iterdir())
     (tmp_path / "blob").unlink()
     entry.verify()

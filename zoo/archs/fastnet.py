@@ -19,14 +19,14 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def _norm(width: int) -> nn.BatchNorm2d:
-    """BatchNorm whose scale is frozen at one: the next whitened update of Muon would undo any scale (section 3.1)."""
+    """BatchNorm with the scale frozen at one and the momentum and epsilon of the source."""
     norm = nn.BatchNorm2d(width, eps=1e-12, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm
 
 
 def _conv(width_in: int, width_out: int) -> nn.Conv2d:
-    """3x3 convolution whose first `width_in` filters start as the identity (section 3.2, "dirac")."""
+    """3x3 convolution whose first `width_in` filters start as the identity (section 3.3)."""
     conv = nn.Conv2d(width_in, width_out, 3, padding=1, bias=False)
     with torch.no_grad():
         nn.init.dirac_(conv.weight[:width_in])

@@ -8,7 +8,7 @@ import click
 
 from zoo import store
 from zoo.entry import Entry
-from zoo.errors import CorruptError
+from zoo.errors import MenagerieError
 from zoo.names import match
 
 __all__ = ["command"]
@@ -49,7 +49,7 @@ def _row(entry: Entry) -> dict[str, Any]:
             "multiply_adds": card.multiply_adds,
             "bytes": entry.size,
         }
-    except (CorruptError, OSError) as error:
+    except (MenagerieError, OSError) as error:
         return row | {"damaged": str(error)}
 
 

@@ -1,9 +1,14 @@
 """`zoo pull`: bring an entry into the cache."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from zoo import store
 from zoo.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from zoo.entry import Entry
 
 __all__ = ["command"]
 
@@ -22,25 +27,31 @@ def command(*, patterns: tuple[str, ...], source: str | None, replace: bool, dry
       zoo pull 'fastnet-*' --from /mnt/team-zoo
     """
     asked = store.asked(source, afresh=replace)
-    try:
-        entries = {entry.name: entry for pattern in patterns for entry in store.resolve(pattern, asked)}
-    except NotFoundError as error:
-        raise NotFoundError(f"{error}{_how_to_train(patterns)}") from error
+    entries: dict[str, Entry] = {}
+    for pattern in patterns:
+        try:
+            entries |= {entry.name: entry for entry in store.resolve(pattern, asked)}
+        except NotFoundError as error:
+            raise NotFoundError(f"{error}{_how_to_train(pattern)}") from error
     for entry in entries.values():
+        there = store.check_pull(entry, replace=replace)
         if dry_run:
-            click.echo(f"{entry.name}: {entry.size / 1e6:.1f} MB from {entry.source}")
+            what = "there already" if there else f"would copy {entry.size / 1e6:.1f} MB"
+            click.echo(f"{entry.name}: {what} ({entry.source}: {entry.folder})")
             continue
-        pulled, copied = store.pull(entry, replace=replace)
+        pulled = store.pull(entry, replace=replace)
         if not quiet:
-            click.echo(f"{entry.name}: {'copied to' if copied else 'verified in'} {pulled.folder}")
+            click.echo(f"{entry.name}: {'verified in' if there else 'copied to'} {pulled.folder}")
 
 
-def _how_to_train(patterns: tuple[str, ...]) -> str:
-    """Return how to train the first of these names that a recipe could make, or an empty string."""
+def _how_to_train(name: str) -> str:
+    """Return how to train an entry of this name, if a recipe could make one, or an empty string."""
     from training.recipe import recipe_names
+    from zoo.data import DATASETS
 
-    for name in patterns:
-        recipe, _, seed = name.rpartition("-seed")
-        if recipe in recipe_names() and seed.isdigit():
-            return f"; to train it: zoo train {recipe} --seed {seed} --data DIR"
+    recipe, _, seed = name.rpartition("-seed")
+    dataset = next((d for d in DATASETS if recipe.endswith(f"-{d}")), "")
+    recipe, option = recipe.removesuffix(f"-{dataset}"), f" --dataset {dataset}" if dataset else ""
+    if recipe in recipe_names() and seed.isdigit():
+        return f"; to train it: zoo train {recipe} --seed {seed}{option} --data DIR"
     return ""

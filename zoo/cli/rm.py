@@ -16,8 +16,11 @@ def command(*, names: tuple[str, ...], dry_run: bool, quiet: bool) -> None:
 
     \b
       zoo rm mine-seed3
+      zoo rm 'mine-*' --dry-run
     """
-    folders = {name: store.cached(name) for name in names}  # all or none: a misspelled name deletes nothing
+    folders = {
+        name: store.cached(name) for text in names for name in store.cached_names(text)
+    }  # all or none: a misspelled name deletes nothing
     for name, folder in folders.items():
         if not dry_run:
             store.remove(name)

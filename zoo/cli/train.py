@@ -5,13 +5,14 @@ from pathlib import Path
 import click
 
 from zoo.cli.progress import Progress
+from zoo.errors import UsageError
 
 __all__ = ["command"]
 
 
 @click.command("train")
 @click.argument("recipe")
-@click.option("--seed", type=click.IntRange(min=0), required=True, help="Of weights, order and augmentation.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), required=True, help="Of weights, order and augmentation.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: ZOO_DATA].")
 @click.option("--dataset", default="cifar10", show_default=True, help="cifar10 or cifar100.")
 @click.option("--name", help="Name of the entry [default: RECIPE[-DATASET]-seedN].")
@@ -52,7 +53,10 @@ def command(
     suffix = "" if dataset == "cifar10" else f"-{dataset}"
     entry_name = name or f"{recipe}{suffix}-seed{seed}"
     folder = to or store.cache_folder()
-    store.check_new(entry_name, folder, replace=replace)
+    try:
+        store.check_new(entry_name, folder, replace=replace)
+    except UsageError as error:
+        raise UsageError(f"{error}: choose another --name or --seed, or --to DIR") from error
 
     import torch
 
@@ -86,4 +90,4 @@ def command(
         trained = train(job, run, device=where, progress=show)
     with Progress(len(val) + len(test), "predictions", "images", quiet=quiet) as bar:
         entry = publish(job, trained, test, folder / entry_name, device=where, replace=replace, progress=bar.advance)
-    click.echo(f"{entry.folder}: {100 * (entry.card.accuracy() or 0):.2f} % on the test split with flip")
+    click.echo(f"{entry.folder}: {100 * (entry.card.accuracy('val') or 0):.2f} % on the validation split with flip")

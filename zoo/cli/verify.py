@@ -14,13 +14,13 @@ __all__ = ["command"]
 
 @click.command("verify")
 @click.argument("patterns", metavar="[NAME...]", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All entries of all sources.")
+@click.option("--all", "everything", is_flag=True, help="Every name there is.")
 @click.option("--from", "source", help="Source folder [default: all sources].")
 @click.option("--predictions", is_flag=True, help="Run the networks and compare with the stored logits.")
-@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option("--split", type=click.Choice(["test", "val"]), help="With --predictions [default: test].")
 @click.option("--limit", type=click.IntRange(min=1), help="With --predictions: only the first N stored rows.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
-@click.option("--device", help="cpu, cuda [default: cuda if there is one].")
+@click.option("--data", type=click.Path(path_type=Path), help="With --predictions: folder with the data.")
+@click.option("--device", help="With --predictions: cpu, cuda [default: cuda if there is one].")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
     *,
@@ -28,7 +28,7 @@ def command(
     everything: bool,
     source: str | None,
     predictions: bool,
-    split: str,
+    split: str | None,
     limit: int | None,
     data: Path | None,
     device: str | None,
@@ -43,6 +43,9 @@ def command(
     """
     if bool(patterns) == everything:
         raise UsageError("give NAME... or --all")
+    for option, value in (("--split", split), ("--limit", limit), ("--data", data), ("--device", device)):
+        if value is not None and not predictions:
+            raise UsageError(f"{option} goes with --predictions")
     if predictions:
         from zoo.cli.device import pick_device
 
@@ -54,7 +57,7 @@ def command(
             entry.verify()
             said = f"{len(entry.sums)} files match {entry.folder.name}/SHA256SUMS"
             if predictions:
-                said += "; " + _compare(entry, split, limit, data, device, quiet=quiet)
+                said += "; " + _compare(entry, split or "test", limit, data, device, quiet=quiet)
         except MenagerieError as error:
             failed += 1
             click.echo(f"error: {entry.name}: {error}", err=True)

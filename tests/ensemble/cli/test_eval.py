@@ -303,7 +303,7 @@ def test_nothing_is_written_that_was_not_asked_for(zoo: "Zoo", cli: "Cli", tmp_p
         (["--ensemble", "e.json", "--tta", "flip"], 2, "leave --members, --tta and --merge out"),
         (["--ensemble", "e.json"], 1, "cannot read e.json"),
         (["--members", "tiny-a", "--data", "nowhere"], 1, "'nowhere' does not exist"),
-        (["--members", "tiny-a", "--json", "no/such/x.json"], 2, "the folder does not exist"),
+        (["--members", "tiny-a", "--json", "no/such/x.json"], 2, "is not a file in an existing folder"),
         (["--members", "tiny-a", "--tta", "crops5"], 1, "view 'shift-2-2' of --tta crops5: give --fresh"),
         (["--members", "tiny-a", "tiny-b"], 2, "tiny-b"),
         (["--member", "tiny-a"], 2, "--member"),
@@ -415,8 +415,8 @@ def test_json_to_a_folder(zoo: "Zoo", cli: "Cli", tmp_path: Path) -> None:
     (tmp_path / "x.json").mkdir()
     before = sorted(tmp_path.iterdir())
     done = cli("eval", "--members", "tiny-a", "--json", tmp_path / "x.json")
-    assert done.code == 1
-    assert "cannot write" in done.error
+    assert done.code == 2
+    assert "is not a file in an existing folder" in done.error
     assert sorted(tmp_path.iterdir()) == before
 
 

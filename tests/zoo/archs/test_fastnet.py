@@ -9,11 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo.archs.fastnet import VARIANTS, ConvGroup, FastNet
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def on_meta(**arguments: int | tuple[int, int, int]) -> FastNet:
     with torch.device("meta"):
         return FastNet(**arguments).eval()  # type: ignore[arg-type]

@@ -1,12 +1,13 @@
 """PyramidNet against the paper's counts, its block structure, and a plain rendering of its block."""
 
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.archs.pyramidnet import VARIANTS, PyramidBlock, PyramidNet
 from zoo.archs.shakedrop import ShakeDrop
@@ -21,41 +22,9 @@ PARAMETERS = {
 MULTIPLY_ADDS = {"pyramid272": 4.5, "pyramid110-a270": 4.7, "pyramid110-a84": 0.78, "pyramid110-a48": 0.41}
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def on_meta(name: str) -> PyramidNet:
     with torch.device("meta"):
         return PyramidNet(**VARIANTS[name]).eval()
-
-
-def multiply_adds(net: nn.Module) -> int:
-    """Those of convolutions and the head, and two for each element that a BatchNorm puts out (as the table counts)."""
-    norm_elements = 0
-
-    def count(_module: nn.Module, _args: object, out: Tensor) -> None:
-        nonlocal norm_elements
-        norm_elements += out.numel()
-
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_hook(count)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, 32, 32, device="meta"))
-    return int(counter.get_total_flops()) // 2 + 2 * norm_elements
-
-
-def with_random_norms(module: nn.Module) -> nn.Module:
-    """Give every BatchNorm statistics and an affine map of its own, so that none can stand in for another."""
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias)
-            nn.init.normal_(norm.running_mean)
-            nn.init.uniform_(norm.running_var, 0.5, 1.5)
-    return module
 
 
 def reference_block(block: PyramidBlock, x: Tensor, stride: int) -> Tensor:
@@ -82,9 +51,11 @@ def test_every_variant_has_its_figures() -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_parameters_and_multiply_adds(name: str) -> None:
+def test_parameters_and_multiply_adds(
+    name: str, count_parameters: Callable[[nn.Module], int], multiply_adds: Callable[[nn.Module], int]
+) -> None:
     net = on_meta(name)
-    assert sum(p.numel() for p in net.parameters()) == PARAMETERS[name]
+    assert count_parameters(net) == PARAMETERS[name]
     digits = 2 if MULTIPLY_ADDS[name] < 1 else 1
     assert round(multiply_adds(net) / 1e9, digits) == MULTIPLY_ADDS[name]
 
@@ -118,16 +89,20 @@ def test_order_of_layers() -> None:
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("bottleneck", [False, True])
-def test_block_equals_its_plain_rendering(stride: int, *, bottleneck: bool) -> None:
+def test_block_equals_its_plain_rendering(
+    stride: int, randomise_norms: Callable[[nn.Module], None], *, bottleneck: bool
+) -> None:
     block = PyramidBlock(5, 7, stride, 0.0, bottleneck=bottleneck).double().eval()
-    with_random_norms(block)
+    randomise_norms(block)
     x = torch.randn(2, 5, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(block(x), reference_block(block, x, stride))
 
 
 def test_shortcut_averages_and_pads_with_zeros() -> None:
     block = PyramidBlock(2, 3, 2, 0.0, bottleneck=False)
-    nn.init.zeros_(block.branch[-1].weight)
+    last = block.branch[-1]
+    assert isinstance(last, nn.BatchNorm2d)
+    nn.init.zeros_(last.weight)
     x = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(1, 2, 1, 1)
     out = block(x)
     assert out[0, 0].tolist() == out[0, 1].tolist() == [[2.5, 4.5], [10.5, 12.5]]
@@ -143,8 +118,9 @@ def test_groups_halve_the_image_twice() -> None:
     assert sizes == [32] * 3 + [16] * 3 + [8] * 3
 
 
-def test_network_ends_in_norm_relu_mean_and_head() -> None:
-    net = with_random_norms(PyramidNet(depth=8, alpha=6)).eval()
+def test_network_ends_in_norm_relu_mean_and_head(randomise_norms: Callable[[nn.Module], None]) -> None:
+    net = PyramidNet(depth=8, alpha=6).eval()
+    randomise_norms(net)
     images = torch.randn(2, 3, 8, 8)
     features = net.blocks(net.stem[1](net.stem[0](images)))
     norm, head = net.norm, net.head
@@ -168,24 +144,21 @@ def test_shakedrop_scales_the_branch_and_never_the_shortcut() -> None:
 
 
 def test_initial_weights_are_he_normal_by_fan_out() -> None:
-    conv = PyramidNet(depth=8, alpha=240).blocks[-1].branch[1]
+    block = PyramidNet(depth=8, alpha=240).blocks[-1]
+    assert isinstance(block, PyramidBlock)
+    conv = block.branch[1]
+    assert isinstance(conv, nn.Conv2d)
     assert (conv.in_channels, conv.out_channels) == (176, 256)
     assert conv.weight.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.01)
 
 
 @pytest.mark.parametrize(("depth", "bottleneck"), [(14, False), (20, True)])
-def test_bf16_autocast_in_channels_last(depth: int, *, bottleneck: bool) -> None:
+def test_bf16_autocast_in_channels_last(
+    depth: int, check_bf16_autocast: Callable[[nn.Module, Tensor], None], *, bottleneck: bool
+) -> None:
     net = PyramidNet(7, depth, 20, bottleneck=bottleneck, in_channels=1).eval()
     images = torch.randn(4, 1, 16, 24)
-    expected = net(images)
-    assert expected.shape == (4, 7)
-    net = net.to(memory_format=torch.channels_last)
-    features = []
-    net.blocks.register_forward_hook(lambda _module, _args, out: features.append(out))
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = net(images.to(memory_format=torch.channels_last))
-    assert features[0].is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(logits.float(), expected, rtol=0.05, atol=0.05)
+    check_bf16_autocast(net, images)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +171,6 @@ def test_bf16_autocast_in_channels_last(depth: int, *, bottleneck: bool) -> None
         ({"shakedrop": 1.5}, r"drop probability must lie in \[0, 1\], got 1.5"),
     ],
 )
-def test_arguments_are_checked(arguments: dict[str, float], message: str) -> None:
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PyramidNet(**arguments)

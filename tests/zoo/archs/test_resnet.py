@@ -1,5 +1,7 @@
 """ResNet against closed-form and published counts, and its block against a plain rendering."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,18 +14,9 @@ from zoo.archs.resnet import VARIANTS, ResBlock, ResNet, SubsampledShortcut
 PAPER_MILLIONS = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def on_meta(name: str) -> ResNet:
     with torch.device("meta"):
         return ResNet(**VARIANTS[name]).eval()
-
-
-def count_parameters(net: nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
 
 
 def closed_form(depth: int, *, projection: bool) -> int:
@@ -44,7 +37,7 @@ def test_variants() -> None:
 
 
 @pytest.mark.parametrize("depth", PAPER_MILLIONS)
-def test_parameters(depth: int) -> None:
+def test_parameters(depth: int, count_parameters: Callable[[nn.Module], int]) -> None:
     plain = count_parameters(on_meta(f"resnet{depth}-a"))
     assert plain == closed_form(depth, projection=False)
     assert count_parameters(on_meta(f"resnet{depth}")) == closed_form(depth, projection=True)
@@ -53,23 +46,12 @@ def test_parameters(depth: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("resnet20", 272_474), ("resnet20-a", 269_722)])
-def test_resnet20_to_the_digit(name: str, parameters: int) -> None:
+def test_resnet20_to_the_digit(name: str, parameters: int, count_parameters: Callable[[nn.Module], int]) -> None:
     net = on_meta(name)
     assert count_parameters(net) == parameters
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(torch.empty(1, 3, 32, 32, device="meta"))
     assert round(counter.get_total_flops() / 2 / 1e6) == 41
-
-
-def with_random_norms(module: nn.Module) -> nn.Module:
-    """Give every BatchNorm statistics and an affine map of its own, so that none can stand in for another."""
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias)
-            nn.init.normal_(norm.running_mean)
-            nn.init.uniform_(norm.running_var, 0.5, 1.5)
-    return module
 
 
 def reference_block(block: ResBlock, x: Tensor) -> Tensor:
@@ -86,9 +68,9 @@ def reference_block(block: ResBlock, x: Tensor) -> Tensor:
     return F.relu(y + norm(shortcut, norms[2]))
 
 
-def test_block_with_projection_equals_its_plain_rendering() -> None:
+def test_block_with_projection_equals_its_plain_rendering(randomise_norms: Callable[[nn.Module], None]) -> None:
     block = ResBlock(5, 7, 2, projection=True).double().eval()
-    with_random_norms(block)
+    randomise_norms(block)
     x = torch.randn(2, 5, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(block(x), reference_block(block, x))
 
@@ -115,39 +97,43 @@ def test_only_blocks_that_change_the_shape_have_a_shortcut_of_their_own(*, proje
 
 def test_an_identity_block_without_its_branch_is_a_relu() -> None:
     block = ResBlock(4, 4, 1, projection=True)
-    nn.init.zeros_(block.branch[-1].weight)
+    last = block.branch[-1]
+    assert isinstance(last, nn.BatchNorm2d)
+    nn.init.zeros_(last.weight)
     x = torch.randn(2, 4, 8, 8)
     assert torch.equal(block(x), x.clamp(min=0))
 
 
-def test_network_starts_with_conv_norm_relu_and_ends_in_mean_and_head() -> None:
-    net = with_random_norms(ResNet(depth=8)).eval()
+def test_network_starts_with_conv_norm_relu_and_ends_in_mean_and_head(
+    randomise_norms: Callable[[nn.Module], None],
+) -> None:
+    net = ResNet(depth=8).eval()
+    randomise_norms(net)
     images = torch.randn(2, 3, 8, 8)
-    norm, head = net.stem[1], net.head
-    x = F.conv2d(images, net.stem[0].weight, padding=1)
+    conv, norm, head = net.stem[0], net.stem[1], net.head
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    x = F.conv2d(images, conv.weight, padding=1)
     x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias).clamp(min=0)
     torch.testing.assert_close(net(images), net.blocks(x).flatten(2).mean(2) @ head.weight.T + head.bias)
 
 
 def test_initial_weights_are_he_normal_by_fan_out() -> None:
-    weight = ResNet(depth=20).blocks[6].branch[0].weight
-    assert weight.shape == (64, 32, 3, 3)
-    assert weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
+    block = ResNet(depth=20).blocks[6]
+    assert isinstance(block, ResBlock)
+    conv = block.branch[0]
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.weight.shape == (64, 32, 3, 3)
+    assert conv.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
 
 
 @pytest.mark.parametrize("projection", [True, False])
-def test_bf16_autocast_in_channels_last(*, projection: bool) -> None:
+def test_bf16_autocast_in_channels_last(
+    check_bf16_autocast: Callable[[nn.Module, Tensor], None], *, projection: bool
+) -> None:
     net = ResNet(7, 8, projection=projection, in_channels=1).eval()
     images = torch.randn(4, 1, 18, 24)
-    expected = net(images)
-    assert expected.shape == (4, 7)
-    net = net.to(memory_format=torch.channels_last)
-    features = []
-    net.blocks.register_forward_hook(lambda _module, _args, out: features.append(out))
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = net(images.to(memory_format=torch.channels_last))
-    assert features[0].is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(logits.float(), expected, rtol=0.05, atol=0.05)
+    check_bf16_autocast(net, images)
 
 
 @pytest.mark.parametrize("depth", [2, 18, 21])

@@ -9,11 +9,6 @@ from torch import Tensor
 from zoo.archs.shakedrop import ShakeDrop, linear_drop_probs, shake_drop
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def factors(layer: ShakeDrop, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The forward and the backward factor of every element in one training pass."""
     x = torch.ones(shape, requires_grad=True)

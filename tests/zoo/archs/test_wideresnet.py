@@ -1,10 +1,12 @@
 """WideResNet against closed-form and published counts, and its block against a plain rendering."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.archs.shakedrop import ShakeDrop
 from zoo.archs.wideresnet import VARIANTS, WideBlock, WideResNet
@@ -24,18 +26,9 @@ PUBLISHED = [("wrn28-10", 10, 36.48), ("wrn40-10", 100, 55.9), ("wrn40-2", 10, 2
 MULTIPLY_ADDS = {"wrn28-10": 5.25, "wrn40-10": 8.08}
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def on_meta(name: str, classes: int = 10) -> WideResNet:
     with torch.device("meta"):
         return WideResNet(classes, **VARIANTS[name]).eval()
-
-
-def count_parameters(net: nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
 
 
 def closed_form(depth: int, width: int, classes: int) -> int:
@@ -48,47 +41,22 @@ def closed_form(depth: int, width: int, classes: int) -> int:
     return total + 2 * width_in + (width_in + 1) * classes
 
 
-def multiply_adds(net: nn.Module) -> int:
-    """Those of convolutions and the head, and two for each element that a BatchNorm puts out (as the table counts)."""
-    norm_elements = 0
-
-    def count(_module: nn.Module, _args: object, out: Tensor) -> None:
-        nonlocal norm_elements
-        norm_elements += out.numel()
-
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_hook(count)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, 32, 32, device="meta"))
-    return int(counter.get_total_flops()) // 2 + 2 * norm_elements
-
-
 @pytest.mark.parametrize("name", VARIANTS)
-def test_parameters(name: str) -> None:
+def test_parameters(name: str, count_parameters: Callable[[nn.Module], int]) -> None:
     assert count_parameters(on_meta(name)) == PARAMETERS[name] == closed_form(**VARIANTS[name], classes=10)
 
 
 @pytest.mark.parametrize(("name", "classes", "millions"), PUBLISHED)
-def test_published_parameters(name: str, classes: int, millions: float) -> None:
+def test_published_parameters(
+    name: str, classes: int, millions: float, count_parameters: Callable[[nn.Module], int]
+) -> None:
     digits = len(str(millions).split(".")[1])
     assert round(count_parameters(on_meta(name, classes)) / 1e6, digits) == millions
 
 
 @pytest.mark.parametrize("name", MULTIPLY_ADDS)
-def test_multiply_adds(name: str) -> None:
+def test_multiply_adds(name: str, multiply_adds: Callable[[nn.Module], int]) -> None:
     assert round(multiply_adds(on_meta(name)) / 1e9, 2) == MULTIPLY_ADDS[name]
-
-
-def with_random_norms(module: nn.Module) -> nn.Module:
-    """Give every BatchNorm statistics and an affine map of its own, so that none can stand in for another."""
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias)
-            nn.init.normal_(norm.running_mean)
-            nn.init.uniform_(norm.running_var, 0.5, 1.5)
-    return module
 
 
 def reference_block(block: WideBlock, x: Tensor, stride: int) -> Tensor:
@@ -108,9 +76,11 @@ def reference_block(block: WideBlock, x: Tensor, stride: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("width_in", "width_out", "stride"), [(5, 5, 1), (5, 7, 1), (5, 5, 2), (5, 7, 2)])
-def test_block_equals_its_plain_rendering(width_in: int, width_out: int, stride: int) -> None:
+def test_block_equals_its_plain_rendering(
+    width_in: int, width_out: int, stride: int, randomise_norms: Callable[[nn.Module], None]
+) -> None:
     block = WideBlock(width_in, width_out, stride, 0.0, 0.0).double().eval()
-    with_random_norms(block)
+    randomise_norms(block)
     assert (block.projection is None) == ((width_in, stride) == (width_out, 1))
     x = torch.randn(2, width_in, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(block(x), reference_block(block, x, stride))
@@ -126,11 +96,13 @@ def test_groups_have_the_papers_widths_and_sizes() -> None:
     assert shapes == [(32, 32, 32)] * 2 + [(64, 16, 16)] * 2 + [(128, 8, 8)] * 2
 
 
-def test_network_ends_in_norm_relu_mean_and_head() -> None:
-    net = with_random_norms(WideResNet(depth=10, width=1)).eval()
+def test_network_ends_in_norm_relu_mean_and_head(randomise_norms: Callable[[nn.Module], None]) -> None:
+    net = WideResNet(depth=10, width=1).eval()
+    randomise_norms(net)
     images = torch.randn(2, 3, 8, 8)
     features = net.blocks(F.conv2d(images, net.stem.weight, padding=1))
     norm, head = net.activate[0], net.head
+    assert isinstance(norm, nn.BatchNorm2d)
     active = F.batch_norm(features, norm.running_mean, norm.running_var, norm.weight, norm.bias).clamp(min=0)
     torch.testing.assert_close(net(images), active.flatten(2).mean(2) @ head.weight.T + head.bias)
 
@@ -160,27 +132,24 @@ def test_shakedrop_scales_the_branch_and_never_the_shortcut() -> None:
     block = WideBlock(4, 8, 2, 0.0, 0.25).eval()
     x = torch.randn(2, 4, 8, 8)
     active = block.activate(x)
+    assert block.projection is not None
     torch.testing.assert_close(block(x), block.projection(active) + 0.75 * block.branch(active))
 
 
 def test_initial_weights_are_he_normal_by_fan_out() -> None:
     net = WideResNet(depth=10, width=4)
-    assert net.blocks[2].branch[0].weight.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.01)
+    block = net.blocks[2]
+    assert isinstance(block, WideBlock)
+    conv = block.branch[0]
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.weight.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.01)
     assert not net.head.bias.any()
 
 
-def test_bf16_autocast_in_channels_last() -> None:
+def test_bf16_autocast_in_channels_last(check_bf16_autocast: Callable[[nn.Module, Tensor], None]) -> None:
     net = WideResNet(7, 10, 2, in_channels=1).eval()
     images = torch.randn(4, 1, 16, 24)
-    expected = net(images)
-    assert expected.shape == (4, 7)
-    net = net.to(memory_format=torch.channels_last)
-    features = []
-    net.blocks.register_forward_hook(lambda _module, _args, out: features.append(out))
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = net(images.to(memory_format=torch.channels_last))
-    assert features[0].is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(logits.float(), expected, rtol=0.05, atol=0.05)
+    check_bf16_autocast(net, images)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +162,6 @@ def test_bf16_autocast_in_channels_last() -> None:
         ({"shakedrop": 1.5}, r"drop probability must lie in \[0, 1\], got 1.5"),
     ],
 )
-def test_arguments_are_checked(arguments: dict[str, float], message: str) -> None:
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         WideResNet(**arguments)

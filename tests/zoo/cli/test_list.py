@@ -135,3 +135,14 @@ def test_the_card_of_another_entry_is_damage(command: Command, shelf: Path) -> N
     refresh_sums(shelf / "renamed")
     rows = json.loads(command("list", "renamed", "--json").out)
     assert "is the card of 'fastnet-seed1', not of 'renamed'" in rows[0]["damaged"]
+
+
+def test_an_entry_without_a_card_does_not_hide_the_others(command: Command, shelf: Path) -> None:
+    before = json.loads(command("list", "--json").out)
+    broken = shelf / before[0]["name"]
+    (broken / "config.json").unlink()
+    refresh_sums(broken)
+    after = json.loads(command("list", "--json").out)
+    assert [row["name"] for row in after] == [row["name"] for row in before]
+    assert "no config.json" in after[0]["damaged"]
+    assert after[1:] == before[1:]

@@ -48,7 +48,7 @@ def test_quiet(command: Command, cache: Path) -> None:
 
 def test_dry_run(command: Command, shelf: Path, zoo_home: Path) -> None:
     assert command("pull", "a-*", "--dry-run") == Outcome(
-        0, f"a-seed1: 0.0 MB from {shelf}\na-seed2: 0.0 MB from {shelf}\n", ""
+        0, "".join(f"a-seed{i}: would copy 0.0 MB ({shelf}: {shelf / f'a-seed{i}'})\n" for i in (1, 2)), ""
     )
     assert not zoo_home.exists()
 
@@ -152,3 +152,34 @@ def test_how_to_train_what_is_missing(command: Command) -> None:
     assert f"zoo train {recipe} --seed 41 --data DIR" in command("pull", f"{recipe}-seed41").err
     for name in ("norecipe-seed41", f"{recipe}-seedx", recipe):
         assert "zoo train" not in command("pull", name).err
+
+
+@pytest.mark.usefixtures("shelf")
+def test_dry_run_says_what_pull_would(command: Command, cache: Path) -> None:
+    assert command("pull", "a-seed1").code == 0
+    again = command("pull", "a-seed1", "--dry-run")
+    assert again == Outcome(0, f"a-seed1: there already (cache: {cache / 'a-seed1'})\n", "")
+
+
+@pytest.mark.usefixtures("shelf")
+def test_dry_run_refuses_what_pull_would(command: Command, tmp_path: Path) -> None:
+    assert command("pull", "a-seed1").code == 0
+    file_entry(tmp_path / "team", "a-seed1")
+    for words in ((), ("--dry-run",)):
+        refused = command("pull", "a-seed1", "--from", tmp_path / "team", *words)
+        assert (refused.code, refused.out) == (2, "")
+        assert "exists already" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("fastnet-seed77", "; to train it: zoo train fastnet --seed 77 --data DIR\n"),
+        ("fastnet-cifar100-seed7", "; to train it: zoo train fastnet --seed 7 --dataset cifar100 --data DIR\n"),
+    ],
+)
+def test_the_hint_is_for_the_name_that_is_missing(command: Command, name: str, hint: str) -> None:
+    assert command("pull", name).err.endswith(hint)
+    other = command("pull", name.replace("fastnet", "nosuch"))
+    assert other.code == 1
+    assert "to train it" not in other.err

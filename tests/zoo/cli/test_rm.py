@@ -46,7 +46,7 @@ def test_dry_run(command: Command, cache: Path) -> None:
         (["mine-seed3"], 1, "did you mean 'mine-seed"),
         (["mine-seed1", "shipped"], 2, "'shipped' is builtin"),
         (["mine-seed1", "../entries/other"], 2, "not a valid entry name"),
-        (["mine-*"], 2, "not a valid entry name"),
+        (["yours-*"], 1, "no entry matches 'yours-*'"),
         ([".."], 2, "not a valid entry name"),
         ([], 2, "NAME"),
     ],

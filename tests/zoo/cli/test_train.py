@@ -67,7 +67,7 @@ def test_an_entry_is_trained_filed_and_loads(command: Command, data: Path, zoo_h
     done = command("train", "toy", "--seed", 3, "--data", data)
     assert done.code == 0
     folder = zoo_home / "entries" / "toy-seed3"
-    found = re.fullmatch(r"(.+): ([\d.]+) % on the test split with flip\n", done.out)
+    found = re.fullmatch(r"(.+): ([\d.]+) % on the validation split with flip\n", done.out)
     assert found is not None
     assert found[1] == str(folder)
 
@@ -82,7 +82,7 @@ def test_an_entry_is_trained_filed_and_loads(command: Command, data: Path, zoo_h
     assert card.trained_on is not None
     assert card.trained_on["images"] == 54
     assert {name: len(split.labels) for name, split in entry.predictions().splits.items()} == {"val": 6, "test": 9}
-    assert float(found[2]) == pytest.approx(100 * card.metrics["test"]["flip"], abs=0.006)
+    assert float(found[2]) == pytest.approx(100 * card.metrics["val"]["flip"], abs=0.006)
 
     lines = done.err.splitlines()
     assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == ["epoch 1", "epoch 2"]
@@ -192,7 +192,7 @@ def test_a_builtin_name_may_be_filed_elsewhere(command: Command, data: Path, pac
         (("toyy", "--seed", "1"), "unknown recipe 'toyy'"),
         (("fastent", "--seed", "1"), "unknown recipe 'fastent' (did you mean 'fastnet'?)"),
         (("toy",), "Missing option '--seed'"),
-        (("toy", "--seed", "-1"), "-1 is not in the range x>=0"),
+        (("toy", "--seed", "-1"), "-1 is not in the range 0<=x<="),
         (("toy", "--seed", "x"), "'x' is not a valid integer"),
         (("toy", "--seed", "1", "--threads", "0"), "0 is not in the range x>=1"),
         (("toy", "--seed", "1", "--name", "../mine"), "not a valid entry name: '../mine'"),

@@ -201,18 +201,16 @@ def test_formats_that_start_other_programs_are_not_read(tmp_path: Path) -> None:
         read_picture(path, (32, 32))
 
 
-def test_a_damaged_avif_is_one_line(tmp_path: Path) -> None:
-    """Pillow raises RuntimeError for some of these."""
-    path = save(quarters(), tmp_path / "x.avif")
-    content = path.read_bytes()
-    for position in range(len(content) // 2, len(content)):
-        path.write_bytes(content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :])
-        try:
-            pixels = read_picture(path, (32, 32))
-        except CorruptError as error:
-            assert "not a readable picture" in str(error)
-        else:
-            assert pixels.shape == (32, 32, 3)
+def test_a_decoder_that_fails_in_its_own_way_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Pillow's AVIF decoder does on some damaged files."""
+
+    def fail(image: Image.Image) -> None:
+        raise RuntimeError(f"Failed to decode frame 0 of {image.size}")
+
+    path = save(quarters(), tmp_path / "x.png")
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", fail)
+    with pytest.raises(CorruptError, match="not a readable picture"):
+        read_picture(path, (32, 32))
 
 
 def test_a_folder_is_not_a_picture(tmp_path: Path) -> None:

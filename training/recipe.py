@@ -97,6 +97,7 @@ class Recipe:
             (self.batch_size > 1, "batch_size must be above 1"),
             (0 <= self.label_smoothing < 1, "label_smoothing must be in [0, 1)"),
             (self.augment.crop_padding >= 0, "augment.crop_padding must not be negative"),
+            (isinstance(self.arch_args, Mapping), "arch_args is a table: [arch_args]"),
             (bool(self.groups), "at least one [[groups]] is needed"),
             (all(0 < g.anneal <= 1 for g in self.groups), "groups.anneal must be in (0, 1]"),
             (all(0 < g.lr < math.inf for g in self.groups), "groups.lr must be finite and above 0"),

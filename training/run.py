@@ -36,16 +36,17 @@ class RunFolder:
         self.path = path
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        described = (
-            json.dumps({"seed": job.seed, "data": _in_order(job.part), "recipe": asdict(job.recipe)}, indent=1) + "\n"
-        )
+        about_job = {"seed": job.seed, "data": _in_order(job.part), "recipe": asdict(job.recipe)}
+        described = (json.dumps(about_job, indent=1) + "\n").encode()
         about = path / "run.json"
         begun = about.exists() and (path / "state.pt").exists()
-        if begun and about.read_text(encoding="utf-8") != described:
+        if begun and about.read_bytes() != described:
             raise UsageError(
                 f"{path} holds a run with another recipe, seed or data: delete it, or give another --run-dir"
             )
-        atomic_write(about, described.encode())
+        for stray in path.glob(".state.pt.*"):  # a kill in the midst of writing left it
+            stray.unlink()
+        atomic_write(about, described)
 
     def save(self, state: dict[str, Any], rows: list[dict[str, float]]) -> None:
         """Write the loop's state and the metrics so far; a kill in between leaves the older of either."""
@@ -65,9 +66,10 @@ class RunFolder:
             return None
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            rows = state["rows"]
         except Exception as error:  # torch raises whatever the bytes provoke
             raise CorruptError(f"{path} is damaged: delete {self.path} to train from the start") from error
-        self._write_metrics(state["rows"])
+        self._write_metrics(rows)
         return state
 
     def step(self) -> int:

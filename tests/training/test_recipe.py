@@ -247,6 +247,7 @@ def test_values_at_the_end_of_their_range_are_taken(old: str, new: str) -> None:
         ("eps = 5e-4", "eps = -1.0"),
         ("lr = 0.5", "lr = inf"),
         ("epochs = 3", 'epochs = 3\nname = "other"'),
+        ("arch_args = { widths = [16, 32, 64] }", "arch_args = 3"),
     ],
 )
 def test_more_values_out_of_range_are_refused(old: str, new: str) -> None:

@@ -191,3 +191,24 @@ def test_a_folder_without_state_can_be_used_again(job: Job, tmp_path: Path) -> N
     RunFolder(tmp_path, job)
     other = RunFolder(tmp_path, replace(job, seed=5))
     assert json.loads((other.path / "run.json").read_text(encoding="utf-8"))["seed"] == 5
+
+
+def test_a_state_without_metrics_is_damage(job: Job, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, job)
+    torch.save({"step": 3}, tmp_path / "state.pt")
+    with pytest.raises(CorruptError, match=r"state\.pt is damaged"):
+        run.load()
+
+
+def test_a_description_that_is_no_text_is_another_run(job: Job, tmp_path: Path) -> None:
+    RunFolder(tmp_path, job).save(state(7), ROWS)
+    (tmp_path / "run.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="another recipe, seed or data"):
+        RunFolder(tmp_path, job)
+
+
+def test_what_a_kill_left_is_cleared_away(job: Job, tmp_path: Path) -> None:
+    RunFolder(tmp_path, job).save(state(7), ROWS)
+    (tmp_path / ".state.pt.a1b2").write_bytes(b"half a state")
+    assert RunFolder(tmp_path, job).step() == 7
+    assert not list(tmp_path.glob(".*"))

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from zoo.cli.progress import Progress
+from zoo.data import DATASETS
 from zoo.errors import UsageError
 
 __all__ = ["command"]
@@ -14,7 +15,7 @@ __all__ = ["command"]
 @click.argument("recipe")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), required=True, help="Of weights, order and augmentation.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: ZOO_DATA].")
-@click.option("--dataset", default="cifar10", show_default=True, help="cifar10 or cifar100.")
+@click.option("--dataset", type=click.Choice(DATASETS), default="cifar10", show_default=True)
 @click.option("--name", help="Name of the entry [default: RECIPE[-DATASET]-seedN].")
 @click.option("--to", type=click.Path(path_type=Path), help="Source folder to file it in [default: the cache].")
 @click.option("--run-dir", type=click.Path(path_type=Path), help="State and metrics [default: ZOO_HOME/runs/NAME].")

@@ -233,7 +233,7 @@ def test_data_that_is_not_there_is_named(command: Command, data: Path, tmp_path:
     assert "ZOO_DATA" in done.err
     done = command("train", "toy", "--seed", 3, "--data", data, "--dataset", "cifar11")
     assert done.code == 2
-    assert "unknown dataset 'cifar11' (did you mean 'cifar10" in done.err
+    assert "'cifar11' is not one of 'cifar10', 'cifar100'" in done.err
 
 
 def test_data_may_come_from_the_environment(

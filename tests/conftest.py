@@ -1,7 +1,10 @@
 """Fixtures: a home of one's own for every test, and a tiny zoo of untrained networks."""
 
 import os
-from collections.abc import Callable
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,22 @@ def zoo_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("ZOO_HOME", str(home))
     return home
+
+
+@contextmanager
+def files_up_to(limit: int) -> Iterator[None]:
+    """Let the kernel refuse to write files beyond `limit` bytes, as a full disk would.
+
+    For a block, not for a whole test: what the test runner prints may go to a file that is longer already.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def random_split(images: int, classes: int = 10, seed: int = 0, size: int = 32) -> Split:

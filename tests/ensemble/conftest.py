@@ -3,8 +3,7 @@
 import hashlib
 import json
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -203,14 +202,3 @@ def tear() -> dict[str, Callable[[Path], None]]:
         "a byte longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
         "missing": lambda path: path.unlink(),
     }
-
-
-@pytest.fixture
-def full_disk() -> Iterator[Callable[[int], None]]:
-    """A function after whose call no file can grow beyond so many bytes: the kernel refuses, as on a full disk."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)

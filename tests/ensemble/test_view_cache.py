@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ensemble.view_cache import cached_views, keep_views
+from tests.conftest import files_up_to
 from zoo.data import Split
 from zoo.errors import StorageError
 
@@ -104,11 +105,10 @@ def test_the_file_says_which_images_it_is_for(zoo: "Zoo", zoo_home: Path) -> Non
     assert header["test.one"] == {"dtype": "F16", "shape": [60, 10], "data_offsets": header["test.one"]["data_offsets"]}
 
 
-def test_a_full_disk_leaves_the_old_views_alone(zoo: "Zoo", zoo_home: Path, full_disk: Callable[[int], None]) -> None:
+def test_a_full_disk_leaves_the_old_views_alone(zoo: "Zoo", zoo_home: Path) -> None:
     entry = zoo.entry("tiny-a")
     keep_views(entry, "test", zoo.split, {"one": ROWS})
-    full_disk(1000)
-    with pytest.raises(StorageError, match="cannot write"):
+    with files_up_to(1000), pytest.raises(StorageError, match="cannot write"):
         keep_views(entry, "test", zoo.split, {"two": ROWS})
     assert len(kept_files(zoo_home)) == 1
     assert list(cached_views(entry, "test", zoo.split.fingerprint)) == ["one"]

@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import resource
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,19 +98,6 @@ def flip_bit(path: Path, position: int, bit: int = 0) -> None:
 def listing(folder: Path) -> dict[str, bytes]:
     """Return the content of every file below a folder, hidden ones as well."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-@contextmanager
-def files_up_to(limit: int) -> Iterator[None]:
-    """Let the kernel refuse to write files beyond `limit` bytes, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def sheet_of(split: Split) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

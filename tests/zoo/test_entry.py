@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import random_split
-from tests.zoo.conftest import WEIGHTS, file_entry, files_up_to, flip_bit, listing, refresh_sums, sample_card
+from tests.conftest import files_up_to, random_split
+from tests.zoo.conftest import WEIGHTS, file_entry, flip_bit, listing, refresh_sums, sample_card
 from zoo.entry import CONFIG, PREDICTIONS, Entry, write_entry
 from zoo.entry import WEIGHTS as WEIGHTS_FILE
 from zoo.errors import CorruptError, NotFoundError, StorageError

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.zoo.conftest import files_up_to, listing
+from tests.conftest import files_up_to
+from tests.zoo.conftest import listing
 from zoo.errors import CorruptError, StorageError
 from zoo.files import SUMS, atomic_write, new_folder, read_sums, sha256_file, storage_errors, write_sums
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.zoo.conftest import file_entry, files_up_to, flip_bit, listing
+from tests.conftest import files_up_to
+from tests.zoo.conftest import file_entry, flip_bit, listing
 from zoo import store
 from zoo.entry import Entry
 from zoo.errors import CorruptError, NotFoundError, StorageError, UsageError

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ensemble.lockfile import write_lockfile
+from tests.conftest import files_up_to
 from zoo.entry import Entry
 from zoo.predictions import Predictions
 
@@ -392,16 +393,14 @@ def test_a_prediction_file_of_other_images(zoo: "Zoo", cli: "Cli", tmp_path: Pat
 
 
 @pytest.mark.parametrize("before", [None, "what was there"])
-def test_a_full_disk_leaves_the_file_as_it_was(
-    zoo: "Zoo", cli: "Cli", tmp_path: Path, before: str | None, full_disk: Callable[[int], None]
-) -> None:
+def test_a_full_disk_leaves_the_file_as_it_was(zoo: "Zoo", cli: "Cli", tmp_path: Path, before: str | None) -> None:
     del zoo
     folder = tmp_path / "results"
     folder.mkdir()
     if before is not None:
         (folder / "x.json").write_text(before, encoding="utf-8")
-    full_disk(100)
-    done = cli("eval", "--members", "tiny-*", "--json", folder / "x.json")
+    with files_up_to(100):
+        done = cli("eval", "--members", "tiny-*", "--json", folder / "x.json")
     assert done.code == 1
     assert f"cannot write {folder / 'x.json'}: File too large" in done.error
     if before is None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.zoo.conftest import Outcome, file_entry, files_up_to, flip_bit, listing
+from tests.conftest import files_up_to
+from tests.zoo.conftest import Outcome, file_entry, flip_bit, listing
 from training.recipe import recipe_names
 
 pytestmark = pytest.mark.usefixtures("package")

@@ -16,11 +16,25 @@ from ensemble.evaluate import SplitSource
 from ensemble.lockfile import Committee
 from ensemble.members import parse_members
 from ensemble.merge import Merge
+from tests.conftest import CLASSES
 from zoo.data import Split, load_training
 from zoo.entry import Entry
 from zoo.files import write_sums
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+REPORT_KEYS = [
+    "dataset",
+    "split",
+    "images",
+    "views",
+    "merge",
+    "source",
+    "device",
+    "precision",
+    "seconds",
+    "members",
+    "ensemble",
+]
+"""Keys of `ensemble eval --json`, in their order."""
 
 
 @dataclass(frozen=True)

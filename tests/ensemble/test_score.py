@@ -16,6 +16,7 @@ from ensemble.evaluate import Ballots, SplitSource, score
 from ensemble.lockfile import Committee
 from ensemble.members import Member
 from ensemble.merge import Vote
+from tests.ensemble.conftest import REPORT_KEYS
 
 Array = npt.NDArray[np.float64]
 SOURCE = SplitSource("cifar10", "test", Path("nowhere"))
@@ -106,19 +107,7 @@ def test_a_report_has_the_keys_and_types_of_the_design() -> None:
     committee, ballots = voters(2)
     report = score(committee, ballots, SOURCE, source="fresh", device="cpu", precision="fp32", seconds=2.0).to_dict()
     assert json.loads(json.dumps(report)) == report
-    assert list(report) == [
-        "dataset",
-        "split",
-        "images",
-        "views",
-        "merge",
-        "source",
-        "device",
-        "precision",
-        "seconds",
-        "members",
-        "ensemble",
-    ]
+    assert list(report) == REPORT_KEYS
     assert [set(row) for row in report["members"]] == 2 * [{"name", "weight", "accuracy", "nll", "ece"}]
     assert set(report["ensemble"]) == {"accuracy", "accuracy_ci95", "nll", "brier", "ece"}
     assert (report["dataset"], report["split"], report["images"]) == ("cifar10", "test", 300)

@@ -11,26 +11,13 @@ import numpy as np
 import pytest
 
 from ensemble.lockfile import write_lockfile
+from tests.ensemble.conftest import REPORT_KEYS
 from zoo.predictions import Predictions
 
 if TYPE_CHECKING:
     from tests.ensemble.conftest import Outcome, Zoo
 
     Cli = Callable[..., Outcome]
-
-KEYS = [
-    "dataset",
-    "split",
-    "images",
-    "views",
-    "merge",
-    "source",
-    "device",
-    "precision",
-    "seconds",
-    "members",
-    "ensemble",
-]
 
 
 def read(outcome: "Outcome") -> dict[str, Any]:
@@ -64,7 +51,7 @@ def test_json_has_the_keys_and_types_of_the_design(zoo: "Zoo", cli: "Cli", merge
     fresh = ["--fresh", "--device", "cpu"] if source == "fresh" else []
     words = ["eval", "--members", "tiny-a,tiny-b=1.2", "--tta", "flip", "--merge", merge, "--data", zoo.data, *fresh]
     report = read(cli(*words, "--json", "-"))
-    assert list(report) == KEYS
+    assert list(report) == REPORT_KEYS
     assert (report["dataset"], report["split"], report["images"]) == ("cifar10", "test", 60)
     assert (report["views"], report["merge"], report["source"]) == (["none", "flip"], merge, source)
     assert (report["device"], report["precision"]) == (("cpu", "fp32") if fresh else (None, None))
@@ -104,7 +91,7 @@ def test_the_table_says_what_the_json_says(knowing: "Zoo", cli: "Cli", tmp_path:
     done = cli("eval", "--members", "tiny-a,tiny-b=0.5", "--tta", "flip", "--json", tmp_path / "result.json")
     assert (done.code, done.err) == (0, "")
     report = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
-    assert list(report) == KEYS
+    assert list(report) == REPORT_KEYS
     assert "cifar10 test, 60 images, views: none, flip" in done.out
     whole = report["ensemble"]
     rows = [(m["name"], f"{m['weight']:g}", m) for m in report["members"]]

@@ -17,20 +17,6 @@ if TYPE_CHECKING:
 
     Cli = Callable[..., Outcome]
 
-KEYS = [
-    "dataset",
-    "split",
-    "images",
-    "views",
-    "merge",
-    "source",
-    "device",
-    "precision",
-    "seconds",
-    "members",
-    "ensemble",
-]
-
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),

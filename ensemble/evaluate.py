@@ -134,10 +134,13 @@ def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
 
 
 def _check_classes(entry: Entry, stored: SplitPredictions) -> None:
-    """Raise `CorruptError` unless stored predictions have a column for each class of the card, and at least a row."""
-    classes, labels = len(entry.card.classes), stored.labels
+    """Raise `CorruptError` unless stored predictions have a column for each class of the card, and at least a row.
+
+    That the labels are columns is `Predictions.decode`'s to check.
+    """
+    classes = len(entry.card.classes)
     widths = {logits.shape[1] for logits in stored.views.values()}
-    if widths != {classes} or not len(labels) or not 0 <= labels.min() <= labels.max() < classes:
+    if widths != {classes} or not len(stored.labels):
         raise CorruptError(f"{entry.name!r} has stored predictions that do not fit its {classes} classes")
 
 

@@ -36,6 +36,11 @@ class Job:
         return self.mean, self.std
 
     @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run; 0 if the images do not fill a batch."""
+        return self.recipe.epochs * (len(self.part) // self.recipe.batch_size)
+
+    @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
         return self.part.images.shape[1], self.part.images.shape[2]

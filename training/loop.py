@@ -90,7 +90,7 @@ class _Loop:
             )
         if not len(job.val):
             raise UsageError(f"{len(part)} training images are too few to hold any out for validation")
-        self.total = recipe.epochs * len(self.batches)
+        self.total = job.steps
         self.optimizers, self.schedules = build_optimizers(self.net, recipe.groups, self.total)
         self.step = 0
         self.seconds = 0.0

@@ -81,10 +81,10 @@ def command(
         click.echo(text)
     else:
         _print_table(report)
-    if json_to not in (None, "-"):
-        from zoo.files import atomic_write
+        if json_to is not None:
+            from zoo.files import atomic_write
 
-        atomic_write(Path(str(json_to)), (text + "\n").encode())
+            atomic_write(Path(json_to), (text + "\n").encode())
     if fresh and limit is None and precision == "fp32":
         # Last, so that a full disk costs the cache and not the result.
         from ensemble.fresh import keep_ballots

@@ -193,26 +193,31 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
+def _flip(path: Path, where: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+def _cut(path: Path, keep: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "bit flipped in the header": lambda path: _flip(path, 0.001),
+    "bit flipped in the middle": lambda path: _flip(path, 0.5),
+    "bit flipped at the end": lambda path: _flip(path, 0.9999),
+    "cut in half": lambda path: _cut(path, 0.5),
+    "one byte short": lambda path: _cut(path, 0.99999),
+    "empty": lambda path: _cut(path, 0),
+    "a byte longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "missing": lambda path: path.unlink(),
+}
+"""Ways to damage a file: `DAMAGES["empty"](path)`."""
+
+
 @pytest.fixture
-def tear() -> dict[str, Callable[[Path], None]]:
-    """Ways to damage a file: `tear["bit flipped"](path)`."""
-
-    def flip(path: Path, where: float) -> None:
-        content = bytearray(path.read_bytes())
-        content[int(where * len(content))] ^= 1
-        path.write_bytes(content)
-
-    def cut(path: Path, keep: float) -> None:
-        content = path.read_bytes()
-        path.write_bytes(content[: int(keep * len(content))])
-
-    return {
-        "bit flipped in the header": lambda path: flip(path, 0.001),
-        "bit flipped in the middle": lambda path: flip(path, 0.5),
-        "bit flipped at the end": lambda path: flip(path, 0.9999),
-        "cut in half": lambda path: cut(path, 0.5),
-        "one byte short": lambda path: cut(path, 0.99999),
-        "empty": lambda path: cut(path, 0),
-        "a byte longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
-        "missing": lambda path: path.unlink(),
-    }
+def tear() -> dict[str, Callable[[Path], object]]:
+    """Return `DAMAGES`, for tests that need some of them."""
+    return DAMAGES

@@ -17,6 +17,7 @@ import ensemble.evaluate
 from ensemble.evaluate import SplitSource, common_dataset, file_vote, score, stored_ballots
 from ensemble.members import Member
 from ensemble.view_cache import keep_views
+from tests.ensemble.conftest import DAMAGES
 from zoo.data import Split, load_split
 from zoo.entry import Entry
 from zoo.errors import CorruptError, DataError, NotFoundError
@@ -216,21 +217,9 @@ def test_senseless_predictions_with_the_right_sums_are_refused(
         stored_ballots(zoo.committee("tiny-a"), zoo.split_source())
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "bit flipped in the header",
-        "bit flipped in the middle",
-        "bit flipped at the end",
-        "cut in half",
-        "one byte short",
-        "empty",
-        "a byte longer",
-        "missing",
-    ],
-)
+@pytest.mark.parametrize("how", DAMAGES)
 def test_damaged_predictions_are_caught_before_anything_is_read(
-    zoo: "Zoo", how: str, tear: dict[str, Callable[[Path], None]], loads: list[str]
+    zoo: "Zoo", how: str, tear: dict[str, Callable[[Path], object]], loads: list[str]
 ) -> None:
     committee = zoo.committee("tiny-a")
     tear[how](zoo.source / "tiny-a" / "predictions.safetensors")

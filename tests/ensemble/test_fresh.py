@@ -15,6 +15,7 @@ from ensemble.evaluate import Ballots, score, stored_ballots
 from ensemble.fresh import fresh_ballots, keep_ballots
 from ensemble.lockfile import Committee
 from ensemble.view_cache import cached_views
+from tests.ensemble.conftest import DAMAGES
 from tta import view_set
 from zoo.data import Split
 from zoo.entry import WEIGHTS, Entry
@@ -181,21 +182,9 @@ def run(zoo: "Zoo", committee: Committee) -> Ballots:
     return fresh_ballots(committee, zoo.split_source(), device=CPU, progress=refuse)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "bit flipped in the header",
-        "bit flipped in the middle",
-        "bit flipped at the end",
-        "cut in half",
-        "one byte short",
-        "empty",
-        "a byte longer",
-        "missing",
-    ],
-)
+@pytest.mark.parametrize("how", DAMAGES)
 def test_damaged_weights_are_caught_before_anything_is_loaded(
-    zoo: "Zoo", how: str, tear: dict[str, Callable[[Path], None]], loads: list[str]
+    zoo: "Zoo", how: str, tear: dict[str, Callable[[Path], object]], loads: list[str]
 ) -> None:
     tear[how](zoo.source / "tiny-a" / WEIGHTS)
     with pytest.raises(CorruptError, match=r"tiny-a/model\.safetensors"):
@@ -209,7 +198,7 @@ def test_good_weights_do_reach_the_loader(zoo: "Zoo", loads: list[str]) -> None:
 
 
 def test_the_last_member_is_checked_before_the_first_one_runs(
-    zoo: "Zoo", tear: dict[str, Callable[[Path], None]]
+    zoo: "Zoo", tear: dict[str, Callable[[Path], object]]
 ) -> None:
     tear["bit flipped in the middle"](zoo.source / "tiny-c" / WEIGHTS)
     with pytest.raises(CorruptError, match="is damaged"):

@@ -73,7 +73,7 @@ def test_a_prediction_file_cannot_classify(zoo: "Zoo", tmp_path: Path) -> None:
 
 
 def test_damaged_weights_are_caught_before_anything_is_loaded(
-    zoo: "Zoo", tear: dict[str, Callable[[Path], None]], loads: list[str]
+    zoo: "Zoo", tear: dict[str, Callable[[Path], object]], loads: list[str]
 ) -> None:
     tear["bit flipped in the middle"](zoo.source / "tiny-a" / "model.safetensors")
     member = Member("tiny-a", zoo.entry("tiny-a"))

@@ -82,6 +82,16 @@ def file_entry(
     return write_entry(folder / name, sample_card(name, **changes), weights, predictions)
 
 
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder that is a source of `a-seed1`, `a-seed2` and `b-seed1`."""
+    folder = tmp_path / "shelf"
+    for name in ("a-seed1", "a-seed2", "b-seed1"):
+        file_entry(folder, name)
+    monkeypatch.setenv("ZOO_SOURCE", str(folder))
+    return folder
+
+
 def refresh_sums(folder: Path) -> None:
     """Write `SHA256SUMS` anew, as one who tampers with an entry would."""
     files = sorted(p for p in folder.iterdir() if p.name != "SHA256SUMS")

@@ -77,11 +77,10 @@ def command(
     test = load_split(dataset, "test", data)
     job = Job(chosen, seed, dataset, part, val, *MEAN_STD[dataset])
     run = RunFolder(run_dir or store.home() / "runs" / entry_name, job)
-    steps = chosen.epochs * (len(part) // chosen.batch_size)
     done = run.step()
-    with Progress(steps, f"training {entry_name}", "steps", quiet=quiet, done=done) as bar:
+    with Progress(job.steps, f"training {entry_name}", "steps", quiet=quiet, done=done) as bar:
         if done:
-            bar.note(f"going on at step {done} of {steps} ({run.path})")
+            bar.note(f"going on at step {done} of {job.steps} ({run.path})")
 
         def show(row: dict[str, float] | None) -> None:
             bar.advance(1)

@@ -89,7 +89,7 @@ def test_damaged_entries(
     file: str,
     fresh: bool,
     how: str,
-    tear: dict[str, Callable[[Path], None]],
+    tear: dict[str, Callable[[Path], object]],
     loads: list[str],
 ) -> None:
     tear[how](zoo.source / "tiny-a" / file)
@@ -104,7 +104,7 @@ def test_damaged_entries(
 
 @pytest.mark.parametrize("file", ["config.json", "SHA256SUMS"])
 def test_damaged_cards_and_sums(
-    zoo: "Zoo", cli: "Cli", file: str, tear: dict[str, Callable[[Path], None]], loads: list[str]
+    zoo: "Zoo", cli: "Cli", file: str, tear: dict[str, Callable[[Path], object]], loads: list[str]
 ) -> None:
     tear["cut in half"](zoo.source / "tiny-a" / file)
     done = cli("eval", "--members", "tiny-a")

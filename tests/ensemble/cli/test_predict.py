@@ -203,7 +203,7 @@ def test_bad_requests_are_one_line(
 
 
 def test_damaged_weights(
-    zoo: "Zoo", cli: "Cli", pictures: list[Path], tear: dict[str, Callable[[Path], None]], loads: list[str]
+    zoo: "Zoo", cli: "Cli", pictures: list[Path], tear: dict[str, Callable[[Path], object]], loads: list[str]
 ) -> None:
     tear["bit flipped in the middle"](zoo.source / "tiny-a" / "model.safetensors")
     done = cli("predict", "--members", "tiny-a", pictures[0])

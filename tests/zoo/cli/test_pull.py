@@ -14,15 +14,6 @@ Command = Callable[..., Outcome]
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "shelf"
-    for name in ("a-seed1", "a-seed2", "b-seed1"):
-        file_entry(folder, name)
-    monkeypatch.setenv("ZOO_SOURCE", str(folder))
-    return folder
-
-
-@pytest.fixture
 def cache(zoo_home: Path) -> Path:
     return zoo_home / "entries"
 

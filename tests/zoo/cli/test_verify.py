@@ -17,15 +17,6 @@ pytestmark = pytest.mark.usefixtures("package")
 Command = Callable[..., Outcome]
 
 
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "shelf"
-    for name in ("a-seed1", "a-seed2", "b-seed1"):
-        file_entry(folder, name)
-    monkeypatch.setenv("ZOO_SOURCE", str(folder))
-    return folder
-
-
 @pytest.mark.parametrize(
     ("words", "names"),
     [

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from zoo.archs import fastnet, pyramidnet, resnet, wideresnet
+from zoo.archs import cnn6, fastnet, pyramidnet, resnet, resnet9, shakeshake, wideresnet
 from zoo.errors import UsageError
 from zoo.names import suggestion
 
@@ -52,7 +52,10 @@ def create(arch: str, classes: int, /, **arguments: Any) -> nn.Module:  # noqa: 
         raise UsageError(f"architecture {arch!r}: {str(error).splitlines()[0]}") from error
 
 
+register(cnn6.VARIANTS, cnn6.PlainCNN)
 register(fastnet.VARIANTS, fastnet.FastNet)
 register(pyramidnet.VARIANTS, pyramidnet.PyramidNet)
 register(resnet.VARIANTS, resnet.ResNet)
+register(resnet9.VARIANTS, resnet9.ResNet9)
+register(shakeshake.VARIANTS, shakeshake.ShakeShakeNet)
 register(wideresnet.VARIANTS, wideresnet.WideResNet)

@@ -1,7 +1,8 @@
 """PyramidNet: a residual network whose blocks widen by the same amount each, from the first to the last.
 
 D. Han, J. Kim, J. Kim, "Deep Pyramidal Residual Networks" (arXiv:1610.02915), sections 2 and 3; code:
-dyhan0920/PyramidNet-PyTorch at 1e2b467, `PyramidNet.py`. Optionally with ShakeDrop (arXiv:1802.02375).
+dyhan0920/PyramidNet-PyTorch at 1e2b467, `PyramidNet.py`. Optionally with ShakeDrop (arXiv:1802.02375) or
+stochastic depth (arXiv:1603.09382).
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.archs.shakedrop import ShakeDrop, linear_drop_probs
+from zoo.archs.branch_drop import Gate, branch_drops
 
 __all__ = ["VARIANTS", "PyramidBlock", "PyramidNet"]
 
@@ -66,23 +67,23 @@ class PyramidBlock(nn.Module):
         width_in: channels of the input.
         width: channels of the branch's 3x3 convolutions; the output must not have fewer channels than the input.
         stride: 1 or 2.
-        drop: ShakeDrop's probability of dropping the branch; 0 leaves the branch alone.
+        drop: what the branch's output goes through before it is added, one of `branch_drops`.
         bottleneck: whether the branch is a bottleneck, which puts out `4 * width` channels rather than `width`.
 
     Shape: `[N, width_in, H, W]` -> `[N, width or 4 * width, H / stride, W / stride]`.
     """
 
-    def __init__(self, width_in: int, width: int, stride: int, drop: float, *, bottleneck: bool) -> None:
+    def __init__(self, width_in: int, width: int, stride: int, drop: nn.Module, *, bottleneck: bool) -> None:
         super().__init__()
         branch = _bottleneck_branch if bottleneck else _basic_branch
         self.branch = branch(width_in, width, stride)
-        self.shake: nn.Module = ShakeDrop(drop) if drop else nn.Identity()
+        self.drop = drop
         self.pool: nn.Module = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
         self.new_channels = width * (_EXPANSION if bottleneck else 1) - width_in
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = F.pad(self.pool(x), (0, 0, 0, 0, 0, self.new_channels))
-        out: Tensor = self.shake(self.branch(x)) + shortcut
+        out: Tensor = self.drop(self.branch(x)) + shortcut
         return out
 
 
@@ -97,12 +98,14 @@ class PyramidNet(nn.Module):
         alpha: how much wider the last block is than the 16 channels of the first convolution, not negative.
         bottleneck: use bottleneck blocks, which put out four times their width.
         shakedrop: ShakeDrop's drop probability at the last block, growing linearly from the first; 0 goes without.
+        shakedrop_gate: draw ShakeDrop's gates for each `batch`, as in the paper, or for each `sample`.
+        stochastic_depth: drop probability of stochastic depth at the last block, likewise; not with ShakeDrop.
         in_channels: image channels.
 
     Shape: images `[N, in_channels, H, W]`, normalised, H and W divisible by 4 -> logits `[N, C]`.
 
     Raises:
-        ValueError: if `depth`, `alpha` or `shakedrop` is out of range.
+        ValueError: if `depth`, `alpha` or a drop probability is out of range, or an option is unknown.
     """
 
     def __init__(
@@ -113,6 +116,8 @@ class PyramidNet(nn.Module):
         *,
         bottleneck: bool = False,
         shakedrop: float = 0.0,
+        shakedrop_gate: Gate = "batch",
+        stochastic_depth: float = 0.0,
         in_channels: int = 3,
     ) -> None:
         super().__init__()
@@ -129,7 +134,7 @@ class PyramidNet(nn.Module):
         widths = [round(_STEM_WIDTH + alpha * block / count) for block in range(1, count + 1)]
         ins = [_STEM_WIDTH, *(width * expansion for width in widths[:-1])]
         strides = [2 if block in (group, 2 * group) else 1 for block in range(count)]
-        drops = linear_drop_probs(count, shakedrop)
+        drops = branch_drops(count, shakedrop=shakedrop, stochastic_depth=stochastic_depth, gate=shakedrop_gate)
 
         self.stem = nn.Sequential(_conv(in_channels, _STEM_WIDTH, 3), nn.BatchNorm2d(_STEM_WIDTH))
         self.blocks = nn.Sequential(

@@ -5,28 +5,12 @@ section 3. Beta is drawn from U[0, 1], as in the paper's experiments: from U[-1,
 would be zero in expectation.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
+
+from zoo.archs.two_way_scale import two_way_scale
 
 __all__ = ["ShakeDrop", "linear_drop_probs", "shake_drop"]
-
-
-class _TwoWayScale(Function):
-    """`x * ahead`, whose gradient is `grad * back`: two independent factors, so not the derivative of the forward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, ahead: Tensor, back: Tensor) -> Tensor:  # noqa: ANN401  # as in torch
-        ctx.save_for_backward(back)
-        return x * ahead
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401  # as in torch
-        (grad,) = grads
-        (back,) = ctx.saved_tensors
-        return grad * back, None, None
 
 
 def shake_drop(x: Tensor, gate: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
@@ -42,10 +26,7 @@ def shake_drop(x: Tensor, gate: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
         The scaled branch, of `x`'s shape and dtype.
     """
     # Written as gate + (1 - gate) * alpha, the same sum without its rounding error when the gate is one.
-    ahead = (gate + (1 - gate) * alpha).to(x.dtype)
-    back = (gate + (1 - gate) * beta).to(x.dtype)
-    out: Tensor = _TwoWayScale.apply(x, ahead, back)
-    return out
+    return two_way_scale(x, gate + (1 - gate) * alpha, gate + (1 - gate) * beta)
 
 
 class ShakeDrop(nn.Module):

@@ -2,7 +2,7 @@
 
 S. Zagoruyko, N. Komodakis, "Wide Residual Networks" (arXiv:1605.07146), table 1 and section 2; code:
 szagoruyko/wide-residual-networks at 39a0e44, `pytorch/resnet.py`, and at 730d723, `models/wide-resnet.lua` (dropout).
-Optionally with ShakeDrop (arXiv:1802.02375).
+Optionally with ShakeDrop (arXiv:1802.02375) or stochastic depth (arXiv:1603.09382).
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.archs.shakedrop import ShakeDrop, linear_drop_probs
+from zoo.archs.branch_drop import Gate, branch_drops
 
 __all__ = ["VARIANTS", "WideBlock", "WideResNet"]
 
@@ -40,12 +40,12 @@ class WideBlock(nn.Module):
         width_out: channels of the output.
         stride: of the first convolution and of the shortcut.
         dropout: probability of zeroing an activation before the second convolution.
-        drop: ShakeDrop's probability of dropping the branch; 0 leaves the branch alone.
+        drop: what the branch's output goes through before it is added, one of `branch_drops`.
 
     Shape: `[N, width_in, H, W]` -> `[N, width_out, H / stride, W / stride]`.
     """
 
-    def __init__(self, width_in: int, width_out: int, stride: int, dropout: float, drop: float) -> None:
+    def __init__(self, width_in: int, width_out: int, stride: int, dropout: float, drop: nn.Module) -> None:
         super().__init__()
         self.activate = nn.Sequential(nn.BatchNorm2d(width_in), nn.ReLU())
         self.branch = nn.Sequential(
@@ -55,14 +55,14 @@ class WideBlock(nn.Module):
             nn.Dropout(dropout),
             _conv(width_out, width_out, 3),
         )
-        self.shake: nn.Module = ShakeDrop(drop) if drop else nn.Identity()
+        self.drop = drop
         changes = width_in != width_out or stride > 1
         self.projection = _conv(width_in, width_out, 1, stride) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.activate(x)
         shortcut = x if self.projection is None else self.projection(active)
-        out: Tensor = self.shake(self.branch(active)) + shortcut
+        out: Tensor = self.drop(self.branch(active)) + shortcut
         return out
 
 
@@ -77,12 +77,14 @@ class WideResNet(nn.Module):
         width: the widening factor, at least 1.
         dropout: probability of zeroing an activation between a block's convolutions (the paper takes 0.3), in [0, 1].
         shakedrop: ShakeDrop's drop probability at the last block, growing linearly from the first; 0 goes without.
+        shakedrop_gate: draw ShakeDrop's gates for each `batch`, as in the paper, or for each `sample`.
+        stochastic_depth: drop probability of stochastic depth at the last block, likewise; not with ShakeDrop.
         in_channels: image channels.
 
     Shape: images `[N, in_channels, H, W]`, normalised, H and W divisible by 4 -> logits `[N, C]`.
 
     Raises:
-        ValueError: if `depth`, `width`, `dropout` or `shakedrop` is out of range.
+        ValueError: if `depth`, `width`, `dropout` or a drop probability is out of range, or an option is unknown.
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class WideResNet(nn.Module):
         *,
         dropout: float = 0.0,
         shakedrop: float = 0.0,
+        shakedrop_gate: Gate = "batch",
+        stochastic_depth: float = 0.0,
         in_channels: int = 3,
     ) -> None:
         super().__init__()
@@ -104,7 +108,7 @@ class WideResNet(nn.Module):
         outs = [base * width for base in (16, 32, 64) for _ in range(group)]
         ins = [16, *outs[:-1]]
         strides = [2 if block in (group, 2 * group) else 1 for block in range(3 * group)]
-        drops = linear_drop_probs(3 * group, shakedrop)
+        drops = branch_drops(3 * group, shakedrop=shakedrop, stochastic_depth=stochastic_depth, gate=shakedrop_gate)
 
         self.stem = _conv(in_channels, 16, 3)
         self.blocks = nn.Sequential(

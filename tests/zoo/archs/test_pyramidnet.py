@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from zoo.archs.pyramidnet import VARIANTS, PyramidBlock, PyramidNet
 from zoo.archs.shakedrop import ShakeDrop
@@ -81,9 +82,9 @@ def test_widths_are_rounded_sums_of_equal_steps(name: str) -> None:
 
 def test_order_of_layers() -> None:
     norm, conv, relu = nn.BatchNorm2d, nn.Conv2d, nn.ReLU
-    basic = PyramidBlock(4, 6, 1, 0.0, bottleneck=False)
+    basic = PyramidBlock(4, 6, 1, nn.Identity(), bottleneck=False)
     assert [type(m) for m in basic.branch] == [norm, conv, norm, relu, conv, norm]
-    bottleneck = PyramidBlock(4, 6, 1, 0.0, bottleneck=True)
+    bottleneck = PyramidBlock(4, 6, 1, nn.Identity(), bottleneck=True)
     assert [type(m) for m in bottleneck.branch] == [norm, conv, norm, relu, conv, norm, relu, conv, norm]
 
 
@@ -92,14 +93,14 @@ def test_order_of_layers() -> None:
 def test_block_equals_its_plain_rendering(
     stride: int, randomise_norms: Callable[[nn.Module], None], *, bottleneck: bool
 ) -> None:
-    block = PyramidBlock(5, 7, stride, 0.0, bottleneck=bottleneck).double().eval()
+    block = PyramidBlock(5, 7, stride, nn.Identity(), bottleneck=bottleneck).double().eval()
     randomise_norms(block)
     x = torch.randn(2, 5, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(block(x), reference_block(block, x, stride))
 
 
 def test_shortcut_averages_and_pads_with_zeros() -> None:
-    block = PyramidBlock(2, 3, 2, 0.0, bottleneck=False)
+    block = PyramidBlock(2, 3, 2, nn.Identity(), bottleneck=False)
     last = block.branch[-1]
     assert isinstance(last, nn.BatchNorm2d)
     nn.init.zeros_(last.weight)
@@ -138,9 +139,24 @@ def test_shakedrop_grows_linearly_and_adds_no_state() -> None:
 
 
 def test_shakedrop_scales_the_branch_and_never_the_shortcut() -> None:
-    block = PyramidBlock(4, 4, 1, 0.25, bottleneck=False).eval()
+    block = PyramidBlock(4, 4, 1, ShakeDrop(0.25), bottleneck=False).eval()
     x = torch.randn(2, 4, 8, 8)
     torch.testing.assert_close(block(x), x + 0.75 * block.branch(x))
+
+
+def test_options_reach_every_block() -> None:
+    net = PyramidNet(depth=20, alpha=9, shakedrop=0.5, shakedrop_gate="sample")
+    assert [m.per_sample_gate for m in net.modules() if isinstance(m, ShakeDrop)] == [True] * 9
+    net = PyramidNet(depth=20, alpha=9, stochastic_depth=0.3)
+    layers = [m for m in net.modules() if isinstance(m, StochasticDepth)]
+    assert [layer.p for layer in layers] == pytest.approx([0.3 * block / 9 for block in range(1, 10)])
+    assert [block.drop for block in net.blocks] == layers
+
+
+def test_stochastic_depth_never_scales_the_shortcut() -> None:
+    block = PyramidBlock(4, 4, 1, StochasticDepth(1.0, mode="row"), bottleneck=False)
+    x = torch.randn(2, 4, 8, 8)
+    assert torch.equal(block(x), x)
 
 
 def test_initial_weights_are_he_normal_by_fan_out() -> None:
@@ -169,6 +185,9 @@ def test_bf16_autocast_in_channels_last(
         ({"depth": 14, "bottleneck": True}, r"depth must be 9n \+ 2 with n >= 1 for bottleneck blocks, got 14"),
         ({"alpha": -1}, "alpha must not be negative, got -1"),
         ({"shakedrop": 1.5}, r"drop probability must lie in \[0, 1\], got 1.5"),
+        ({"stochastic_depth": 1.5}, r"drop probability must lie in \[0, 1\], got 1.5"),
+        ({"shakedrop": 0.5, "stochastic_depth": 0.5}, "shakedrop and stochastic_depth both drop branches"),
+        ({"shakedrop_gate": "image"}, "shakedrop_gate must be one of batch, sample, got 'image'"),
     ],
 )
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:

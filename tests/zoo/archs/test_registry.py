@@ -8,24 +8,28 @@ import torch
 from torch import nn
 
 from zoo import archs
-from zoo.archs import ARCHS, create, fastnet, pyramidnet, register, resnet, wideresnet
+from zoo.archs import ARCHS, cnn6, create, fastnet, pyramidnet, register, resnet, resnet9, shakeshake, wideresnet
 from zoo.errors import UsageError
 from zoo.names import is_name
 
 FAMILIES: list[Mapping[str, Mapping[str, Any]]] = [
+    cnn6.VARIANTS,
     fastnet.VARIANTS,
     pyramidnet.VARIANTS,
     resnet.VARIANTS,
+    resnet9.VARIANTS,
+    shakeshake.VARIANTS,
     wideresnet.VARIANTS,
 ]
 
 
 @pytest.mark.parametrize("name", sorted(ARCHS))
-def test_every_architecture_gives_logits(name: str) -> None:
+@pytest.mark.parametrize("classes", [7, 100])
+def test_every_architecture_gives_logits(name: str, classes: int) -> None:
     with torch.device("meta"):
-        net = create(name, 7).eval()
+        net = create(name, classes).eval()
         logits = net(torch.empty(2, 3, 32, 32))
-    assert logits.shape == (2, 7)
+    assert logits.shape == (2, classes)
     assert logits.dtype == torch.float32
     assert is_name(name), "entries are named after architectures"
 
@@ -33,6 +37,7 @@ def test_every_architecture_gives_logits(name: str) -> None:
 def test_every_variant_of_every_family_is_registered() -> None:
     assert sorted(ARCHS) == sorted(name for family in FAMILIES for name in family)
     assert {"fastnet", "pyramid272", "pyramid110-a48", "wrn28-10", "resnet20", "resnet20-a"} <= ARCHS.keys()
+    assert {"cnn6", "resnet9", "resnet18", "shakeshake26-2x32d", "shakeshake26-2x96d"} <= ARCHS.keys()
 
 
 def test_arguments_override_the_variants() -> None:
@@ -43,7 +48,7 @@ def test_arguments_override_the_variants() -> None:
 
 
 def test_a_miss_suggests() -> None:
-    with pytest.raises(UsageError, match=r"unknown architecture 'fastnett'.*'fastnet'.*; there are fastnet, pyramid"):
+    with pytest.raises(UsageError, match=r"unknown architecture 'fastnett'.*'fastnet'.*; there are cnn6, fastnet, p"):
         create("fastnett", 10)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from zoo.archs.shakedrop import ShakeDrop
 from zoo.archs.wideresnet import VARIANTS, WideBlock, WideResNet
@@ -79,7 +80,7 @@ def reference_block(block: WideBlock, x: Tensor, stride: int) -> Tensor:
 def test_block_equals_its_plain_rendering(
     width_in: int, width_out: int, stride: int, randomise_norms: Callable[[nn.Module], None]
 ) -> None:
-    block = WideBlock(width_in, width_out, stride, 0.0, 0.0).double().eval()
+    block = WideBlock(width_in, width_out, stride, 0.0, nn.Identity()).double().eval()
     randomise_norms(block)
     assert (block.projection is None) == ((width_in, stride) == (width_out, 1))
     x = torch.randn(2, width_in, 8, 8, dtype=torch.float64)
@@ -108,7 +109,7 @@ def test_network_ends_in_norm_relu_mean_and_head(randomise_norms: Callable[[nn.M
 
 
 def test_dropout_acts_between_the_convolutions_in_training_only() -> None:
-    block = WideBlock(4, 8, 1, 0.3, 0.0)
+    block = WideBlock(4, 8, 1, 0.3, nn.Identity())
     norm, conv, relu = nn.BatchNorm2d, nn.Conv2d, nn.ReLU
     assert [type(m) for m in block.activate] == [norm, relu]
     assert [type(m) for m in block.branch] == [conv, norm, relu, nn.Dropout, conv]
@@ -129,11 +130,27 @@ def test_shakedrop_grows_linearly_and_adds_no_state() -> None:
 
 
 def test_shakedrop_scales_the_branch_and_never_the_shortcut() -> None:
-    block = WideBlock(4, 8, 2, 0.0, 0.25).eval()
+    block = WideBlock(4, 8, 2, 0.0, ShakeDrop(0.25)).eval()
     x = torch.randn(2, 4, 8, 8)
     active = block.activate(x)
     assert block.projection is not None
     torch.testing.assert_close(block(x), block.projection(active) + 0.75 * block.branch(active))
+
+
+def test_options_reach_every_block() -> None:
+    net = WideResNet(depth=16, width=1, shakedrop=0.5, shakedrop_gate="sample")
+    assert [m.per_sample_gate for m in net.modules() if isinstance(m, ShakeDrop)] == [True] * 6
+    net = WideResNet(depth=16, width=1, stochastic_depth=0.3)
+    layers = [m for m in net.modules() if isinstance(m, StochasticDepth)]
+    assert [layer.p for layer in layers] == pytest.approx([0.3 * block / 6 for block in range(1, 7)])
+    assert [block.drop for block in net.blocks] == layers
+
+
+def test_stochastic_depth_never_scales_the_shortcut() -> None:
+    block = WideBlock(4, 8, 2, 0.0, StochasticDepth(1.0, mode="row"))
+    x = torch.randn(2, 4, 8, 8)
+    assert block.projection is not None
+    torch.testing.assert_close(block(x), block.projection(block.activate(x)))
 
 
 def test_initial_weights_are_he_normal_by_fan_out() -> None:
@@ -160,6 +177,9 @@ def test_bf16_autocast_in_channels_last(check_bf16_autocast: Callable[[nn.Module
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"dropout": 1.5}, "dropout probability has to be between 0 and 1, but got 1.5"),
         ({"shakedrop": 1.5}, r"drop probability must lie in \[0, 1\], got 1.5"),
+        ({"stochastic_depth": 1.5}, r"drop probability must lie in \[0, 1\], got 1.5"),
+        ({"shakedrop": 0.5, "stochastic_depth": 0.5}, "shakedrop and stochastic_depth both drop branches"),
+        ({"shakedrop_gate": "image"}, "shakedrop_gate must be one of batch, sample, got 'image'"),
     ],
 )
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:

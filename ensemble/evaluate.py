@@ -17,13 +17,13 @@ from ensemble.metrics import brier, ece, nll, wilson_interval
 from ensemble.prediction_file import read_prediction_file
 from ensemble.view_cache import cached_views
 from tta import view_set
-from zoo.data import Split, load_split
+from zoo.data import Split, dataset_name, load_split
 from zoo.data.split import Labels
 from zoo.entry import Entry
 from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
 from zoo.predictions import SplitPredictions
 
-__all__ = ["Ballots", "Report", "SplitSource", "common_dataset", "score", "stored_ballots"]
+__all__ = ["Ballots", "Report", "SplitSource", "common_dataset", "score", "split_source", "stored_ballots"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +64,60 @@ class SplitSource:
     """A split that is read when somebody needs its images or its order, and only once.
 
     Args:
-        dataset: `cifar10` or `cifar100`.
+        dataset: name of the data.
         name: `test` or `val`.
         folder: where the data is; by default what the package ships, then `ZOO_DATA`.
+        size: (height, width) of the images, see `zoo.data.load_split`.
+        classes: what the labels count, likewise.
     """
 
-    def __init__(self, dataset: str, name: str, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        dataset: str,
+        name: str,
+        folder: Path | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
         self.dataset, self.name, self.folder = dataset, name, folder
+        self.size, self.classes = size, classes
 
     @cached_property
     def split(self) -> Split:
         """The split; errors as in `zoo.data.load_split`."""
-        return load_split(self.dataset, self.name, self.folder)
+        return load_split(self.dataset, self.name, self.folder, size=self.size, classes=self.classes)
+
+
+def split_source(
+    members: Sequence[Member],
+    name: str,
+    folder: Path | None = None,
+    *,
+    dataset: str | None = None,
+    size: tuple[int, int] | None = None,
+) -> SplitSource:
+    """Return the split that members are evaluated on, with the size and the classes that their cards state.
+
+    Args:
+        members: as in `common_dataset`.
+        name: `test` or `val`.
+        folder: where the data is, see `zoo.data.load_split`.
+        dataset: if there are no entries among the members; by default what the data in `folder` is called.
+        size: (height, width) of the images, if there are no entries.
+
+    Raises:
+        UsageError: `dataset` or `size` is not what the entries have.
+        DataError: two entries classify different things.
+    """
+    found = common_dataset(members, dataset)
+    cards = [m.origin.card for m in members if isinstance(m.origin, Entry)]
+    if not cards:
+        return SplitSource(dataset or dataset_name(folder), name, folder, size=size)
+    if size not in (None, cards[0].input_size):
+        height, width = cards[0].input_size
+        raise UsageError(f"--size {size[0]}: {cards[0].name!r} takes {height} x {width} pixels; leave --size out")
+    return SplitSource(found, name, folder, size=cards[0].input_size, classes=cards[0].classes)
 
 
 def common_dataset(members: Sequence[Member], asked: str | None = None) -> str:

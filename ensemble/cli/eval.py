@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ensemble.cli.options import committee_options, read_committee
-from ensemble.evaluate import Ballots, Report, SplitSource, common_dataset, score, stored_ballots
+from ensemble.evaluate import Ballots, Report, SplitSource, score, split_source, stored_ballots
 from zoo.entry import Entry
 from zoo.errors import UsageError
 
@@ -22,7 +22,8 @@ __all__ = ["command"]
 @click.command("eval")
 @committee_options
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
-@click.option("--dataset", help="If all members are prediction files; entries know theirs [default: cifar10].")
+@click.option("--dataset", help="If all members are prediction files; entries know theirs [default: that of --data].")
+@click.option("--size", type=click.IntRange(min=1), help="Likewise: pixels that pictures of many sizes are fitted to.")
 @click.option("--fresh", is_flag=True, help="Run the networks instead of reading stored predictions.")
 @click.option("--limit", type=click.IntRange(min=1), help="With --fresh: only the first N images.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
@@ -38,6 +39,7 @@ def command(
     merge: str | None,
     split: str,
     dataset: str | None,
+    size: int | None,
     fresh: bool,
     limit: int | None,
     data: Path | None,
@@ -61,7 +63,8 @@ def command(
     if json_to is not None and json_to != "-" and (not Path(json_to).parent.is_dir() or Path(json_to).is_dir()):
         raise UsageError(f"--json {json_to!r} is not a file in an existing folder")
     committee = read_committee(members, lockfile, views, merge)
-    source = SplitSource(common_dataset(committee.members, dataset), split, data)
+    square = (size, size) if size is not None else None
+    source = split_source(committee.members, split, data, dataset=dataset, size=square)
     if fresh:
         precision = precision or "fp32"
         ballots, where = _run(committee, source, limit, device, precision, quiet=quiet)

@@ -48,9 +48,9 @@ def command(
 
     import numpy as np
 
-    from ensemble.pictures import read_picture
     from ensemble.predict import classify
     from zoo.cli.device import pick_device
+    from zoo.data.pictures import read_picture
 
     cards = [m.origin.card for m in committee.members if isinstance(m.origin, Entry)]
     if len({card.input_size for card in cards}) > 1:

@@ -91,7 +91,7 @@ def pictures(images: int, seed: int) -> Split:
     return Split(pixels, rng.permutation(np.arange(images) % 10).astype(np.int64), CLASSES)
 
 
-def write_mosaics(folder: Path, splits: dict[str, Split]) -> None:
+def write_mosaics(folder: Path, splits: dict[str, Split], classes: tuple[str, ...] = CLASSES) -> None:
     """Write splits as a mosaic folder, as README and DESIGN describe it: 100 images a row, lossless webp."""
     folder.mkdir(parents=True)
     table = {}
@@ -109,7 +109,7 @@ def write_mosaics(folder: Path, splits: dict[str, Split]) -> None:
             "pixels_sha256": hashlib.sha256(split.images.tobytes()).hexdigest(),
             "labels_sha256": hashlib.sha256(labels).hexdigest(),
         }
-    (folder / "index.json").write_text(json.dumps({"classes": CLASSES, "splits": table}), encoding="utf-8")
+    (folder / "index.json").write_text(json.dumps({"classes": classes, "splits": table}), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

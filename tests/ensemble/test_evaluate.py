@@ -68,7 +68,7 @@ def test_the_validation_split_has_rows_of_its_own(zoo: "Zoo") -> None:
 
 
 def test_entries_alone_need_no_images(zoo: "Zoo", monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> Split:
+    def refuse(*_: object, **_options: object) -> Split:
         raise AssertionError("the images were read")
 
     monkeypatch.setattr(ensemble.evaluate, "load_split", refuse)
@@ -80,9 +80,9 @@ def test_entries_alone_need_no_images(zoo: "Zoo", monkeypatch: pytest.MonkeyPatc
 def test_a_split_is_read_once(zoo: "Zoo", monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[object] = []
 
-    def count(dataset: str, split: str, folder: Path | None = None) -> Split:
+    def count(dataset: str, split: str, folder: Path | None, **options: Any) -> Split:  # noqa: ANN401  # passed on
         reads.append(split)
-        return load_split(dataset, split, folder)
+        return load_split(dataset, split, folder, **options)
 
     monkeypatch.setattr(ensemble.evaluate, "load_split", count)
     source = zoo.split_source()

@@ -76,7 +76,8 @@ def _compare(entry: Entry, split: str, limit: int | None, data: Path | None, dev
 
     keep_freed_memory()
     where = pick_device(device)
-    images = load_split(entry.card.dataset, split, data)
+    card = entry.card
+    images = load_split(card.dataset, split, data, size=card.input_size, classes=card.classes)
     rows = min(limit or len(images), len(images))
     with Progress(rows, entry.name, "images", quiet=quiet) as bar:
         found = largest_difference(entry, split, images, rows, device=where, progress=bar.advance)

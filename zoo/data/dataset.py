@@ -1,65 +1,179 @@
-"""Datasets by name or folder: CIFAR from the package, a mosaic folder or torchvision."""
+"""Datasets by name or folder: CIFAR from the package, a mosaic folder or torchvision; anybody's folder of pictures."""
 
 import os
+import re
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from zoo.data import image_folder
 from zoo.data.mosaic import INDEX, read_index, read_mosaic
 from zoo.data.split import Split, hold_out
-from zoo.errors import CorruptError, MenagerieError, NotFoundError, UsageError
-from zoo.names import suggestion
+from zoo.errors import CorruptError, DataError, MenagerieError, NotFoundError, UsageError
+from zoo.names import is_name, suggestion
 
-__all__ = ["DATASETS", "MEAN_STD", "SPLITS", "load_split", "load_training"]
+__all__ = ["DATASETS", "SPLITS", "dataset_name", "load_all", "load_split", "load_training"]
 
 DATASETS = ("cifar10", "cifar100")
-SPLITS = ("test", "val")
+"""The datasets that need no folder of one's own; in a folder, a dataset may have any name."""
 
-MEAN_STD: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-"""Per-channel mean and standard deviation of the training images, in units of 0..1."""
+SPLITS = ("test", "val")
 
 _SHIPPED = Path(__file__).parent
 """The package ships CIFAR-10's test split here, as a mosaic."""
 
+_CLASSES = {"cifar10": 10, "cifar100": 100}
+_TORCHVISION = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+_LONGEST = 40
 
-def load_split(dataset: str, split: str, folder: Path | None = None) -> Split:
+Size = tuple[int, int]
+
+
+def dataset_name(folder: Path | None) -> str:
+    """Return what the data in a folder is called: the dataset of a card, and a part of an entry's name.
+
+    CIFAR is recognised by its files (a mosaic by its 10 or 100 classes); other data is called as its folder is, in
+    lower case, with a hyphen for whatever a name cannot have. Where nothing is recognised, it is `cifar10`.
+    """
+    if folder is None:
+        return "cifar10"
+    if (folder / INDEX).is_file():
+        classes = len(read_index(folder)["classes"])
+        return next((name for name in DATASETS if _CLASSES[name] == classes), _slug(folder))
+    for name in DATASETS:
+        if (folder / name / INDEX).is_file() or (folder / _TORCHVISION[name]).is_dir():
+            return name
+    return _slug(folder) if image_folder.is_image_folder(folder) else "cifar10"
+
+
+def load_split(
+    dataset: str,
+    split: str,
+    folder: Path | None = None,
+    *,
+    size: Size | None = None,
+    classes: Sequence[str] | None = None,
+) -> Split:
     """Load the `test` or `val` split of a dataset.
 
     Args:
-        dataset: `cifar10` or `cifar100`.
+        dataset: `cifar10`, `cifar100`, or whatever the data in `folder` (or in `ZOO_DATA/NAME`) is called.
         split: `test`, or `val` (10 % of the training images, see `hold_out`).
-        folder: where the data is; by default what the package ships, then `ZOO_DATA`.
+        folder: a mosaic folder, torchvision's root or a folder of pictures (see `zoo.data.image_folder`); by default
+            what the package ships, then `ZOO_DATA`.
+        size: (height, width) of the images. A folder of pictures is scaled and cropped to it; other data must have it.
+        classes: names that the labels of a folder of pictures shall count; by default the folder's own. Other data
+            knows its classes.
 
     Raises:
         UsageError: no such dataset or split.
         NotFoundError: the data is in none of these places.
+        DataError: the data does not fit the dataset, `size` or `classes`, or not together.
+        CorruptError: a file is damaged, or is no picture.
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
+    pictures = _pictures(dataset, folder)
+    if pictures is not None:
+        return image_folder.read_split(pictures, split, size, classes)
     if split == "val":
-        return load_training(dataset, folder)[1]
-    return _read(dataset, "test", folder)
+        return load_training(dataset, folder, size=size)[1]
+    return _read(dataset, "test", folder, size)
 
 
-def load_training(dataset: str, folder: Path | None = None) -> tuple[Split, Split]:
-    """Load the training images of a dataset as (training part, validation part); arguments as in `load_split`."""
-    return hold_out(_read(dataset, "train", folder))
+def load_training(dataset: str, folder: Path | None = None, *, size: Size | None = None) -> tuple[Split, Split]:
+    """Load the training images of a dataset as (training part, validation part).
+
+    The training part is in `Split.order`, so that what is trained does not depend on how the images lay on disk.
+    Arguments and errors are those of `load_split`.
+    """
+    pictures = _pictures(dataset, folder)
+    if pictures is not None:
+        part, val = image_folder.read_training(pictures, size)
+    else:
+        part, val = hold_out(_read(dataset, "train", folder, size))
+    return part.subset(part.order), val
 
 
-def _read(dataset: str, part: str, folder: Path | None) -> Split:
-    """Read `part` ("train" or "test") of `dataset` from the first place that has it."""
-    if dataset not in DATASETS:
-        raise UsageError(f"unknown dataset {dataset!r}{suggestion(dataset, DATASETS)}; there are {', '.join(DATASETS)}")
-    if folder is not None:
-        return _read_folder(dataset, part, folder)
+def load_all(dataset: str, folder: Path | None = None, *, size: Size | None = None) -> tuple[Split, Split, Split]:
+    """Load a dataset as (training part, validation part, test split), each file once.
+
+    The training part is in `Split.order`, as in `load_training`. Arguments are those of `load_split`.
+
+    Raises:
+        DataError: the three do not have images of one size; or, like other errors, as in `load_split`.
+    """
+    pictures = _pictures(dataset, folder)
+    if pictures is not None:
+        part, val, test = image_folder.read_all(pictures, size)
+    else:
+        part, val = hold_out(_read(dataset, "train", folder, size))
+        test = _read(dataset, "test", folder, size)
+    sizes = [split.images.shape[1:3] for split in (part, val, test)]
+    if len(set(sizes)) > 1:
+        said = ", ".join("{} x {}".format(*hw) for hw in sizes)
+        raise DataError(
+            f"{folder or dataset}: training, validation and test images have {said} pixels: "
+            "give --size N to scale and crop pictures to one"
+        )
+    return part.subset(part.order), val, test
+
+
+def _slug(folder: Path) -> str:
+    """Return a folder's name as a well-formed entry name; `images` if nothing of it is left."""
+    plain = unicodedata.normalize("NFKD", folder.resolve().name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", plain).lstrip("._-")[:_LONGEST].rstrip("._-") or "images"
+
+
+def _pictures(dataset: str, folder: Path | None) -> Path | None:
+    """Return the folder of pictures that a dataset is to be read from, if it is one."""
+    if folder is None:
+        home = os.environ.get("ZOO_DATA")
+        place = Path(home) / dataset if home and dataset not in DATASETS and is_name(dataset) else None
+        return place if place is not None and image_folder.is_image_folder(place) else None
+    places = _places(dataset, folder)
+    if any((place / INDEX).is_file() for place in places) or (folder / _TORCHVISION.get(dataset, INDEX)).exists():
+        return None
+    return next((place for place in places if image_folder.is_image_folder(place)), None)
+
+
+def _places(dataset: str, folder: Path) -> list[Path]:
+    """Return where in a folder that the user named a dataset may lie: right there, or below it under its name."""
+    return [folder, folder / dataset] if is_name(dataset) else [folder]
+
+
+def _read(dataset: str, part: str, folder: Path | None, size: Size | None) -> Split:
+    """Read `part` ("train" or "test") of `dataset`, which is no folder of pictures, and check that it fits."""
+    split = _find(dataset, part) if folder is None else _read_folder(dataset, part, folder)
+    where = folder or dataset
+    wanted = _CLASSES.get(dataset, len(split.classes))
+    if len(split.classes) != wanted:
+        raise DataError(f"{where} has {len(split.classes)} classes, {dataset} has {wanted}: this is another dataset")
+    if size is not None and size != split.images.shape[1:3]:
+        found = "{} x {}".format(*split.images.shape[1:3])
+        raise DataError(
+            f"{where} has images of {found} pixels, not {size[0]} x {size[1]}: only pictures in folders are scaled"
+        )
+    return split
+
+
+def _find(dataset: str, part: str) -> Split:
+    """Read from the first place that has the data: the package, then `ZOO_DATA`."""
     home = os.environ.get("ZOO_DATA")
-    places = [_SHIPPED / dataset] + ([Path(home) / dataset, Path(home)] if home else [])
+    known = dataset in DATASETS
+    places = [_SHIPPED / dataset] if known else []
+    if home and is_name(dataset):
+        places += [Path(home) / dataset] + ([Path(home)] if known else [])
     for place in places:
         if _mosaic_parts(place, part):
             return _read_mosaics(place, part)
+    if not known:
+        raise UsageError(
+            f"unknown dataset {dataset!r}{suggestion(dataset, DATASETS)}; there are {', '.join(DATASETS)}, "
+            "and others in a folder: give --data DIR"
+        )
     if home:
         return _read_torchvision(dataset, part, Path(home), download=True)
     raise NotFoundError(
@@ -71,11 +185,13 @@ def _read_folder(dataset: str, part: str, folder: Path) -> Split:
     """Read from a folder the user named: a mosaic folder, or a torchvision root."""
     if not folder.is_dir():
         raise NotFoundError(f"data folder {str(folder)!r} does not exist")
-    for place in (folder, folder / dataset):
+    for place in _places(dataset, folder):
         if (place / INDEX).is_file():
             if not _mosaic_parts(place, part):
                 raise NotFoundError(f"{place / INDEX} lists no {part} images")
             return _read_mosaics(place, part)
+    if dataset not in DATASETS:
+        raise NotFoundError(f"no {dataset} in {str(folder)!r}: neither a mosaic ({INDEX}) nor {image_folder.LAYOUT}")
     return _read_torchvision(dataset, part, folder, download=False)
 
 
@@ -103,7 +219,7 @@ def _read_torchvision(dataset: str, part: str, root: Path, *, download: bool) ->
         data = reader(str(root), train=part == "train", download=download)
     except RuntimeError as error:
         raise NotFoundError(
-            f"no {dataset} in {str(root)!r}: neither a mosaic ({INDEX}) nor torchvision's files"
+            f"no {dataset} in {str(root)!r}: neither a mosaic ({INDEX}), torchvision's files nor {image_folder.LAYOUT}"
         ) from error
     except OSError as error:
         raise MenagerieError(f"cannot download {dataset} to {str(root)!r}: {error}") from error

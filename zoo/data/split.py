@@ -67,7 +67,10 @@ class Split:
 
     def subset(self, rows: npt.NDArray[np.generic] | slice) -> "Split":
         """Return the split of the chosen rows (an index array, a boolean mask or a slice)."""
-        return Split(self.images[rows], self.labels[rows], self.classes)
+        chosen = Split(self.images[rows], self.labels[rows], self.classes)
+        if "hashes" in self.__dict__:
+            chosen.__dict__["hashes"] = self.hashes[rows]  # no image is hashed twice
+        return chosen
 
 
 def hold_out(split: Split, fraction: float = 0.1) -> tuple[Split, Split]:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load
 
 from tests.conftest import random_split
 from tests.zoo.conftest import Outcome, file_entry, flip_bit, refresh_sums, write_mosaic
-from zoo.data import Split
+from zoo.data import Split, load_split
 from zoo.entry import Entry
 from zoo.predictions import Predictions, SplitPredictions
 
@@ -127,3 +128,32 @@ def test_predictions_that_cannot_be_compared(command: Command, shelf: Path, tmp_
         assert (shown.code, shown.out) == (1, "")
         assert shown.err.replace("error: tiny: ", "error: ").replace("error: a-seed1: ", "error: ").startswith(line)
         assert shown.err.count("\n") == 1
+
+
+def test_predictions_on_a_folder_of_pictures(
+    command: Command, tmp_path: Path, make_entry: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("emu", "cat", "ant")  # a network's order is its own
+    for part, images in (("train", 60), ("test", 18)):
+        for number, image in enumerate(random_split(images, 3, seed=images, size=40).images):
+            below = tmp_path / "pets" / part / names[number % 3]
+            below.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(below / f"{number}.png")
+    splits = {
+        name: load_split("pets", name, tmp_path / "pets", size=(32, 32), classes=names) for name in ("test", "val")
+    }
+    make_entry(tmp_path / "shelf", "tiny-pets", classes=names, dataset="pets", splits=splits)
+    monkeypatch.setenv("ZOO_SOURCE", str(tmp_path / "shelf"))
+    flags = ("--predictions", "--device", "cpu", "--data", tmp_path / "pets")
+    assert command("verify", "tiny-pets", *flags).out.endswith(" of the network's on 18 test images\n")
+    assert command("verify", "tiny-pets", *flags, "--split", "val").out.endswith(" on 6 val images\n")
+    shown = command("verify", "tiny-pets", *flags[:-2])
+    assert shown.err == (
+        "error: tiny-pets: unknown dataset 'pets'; there are cifar10, cifar100, and others in a folder: "
+        "give --data DIR\n"
+    )
+    (tmp_path / "pets" / "test" / "cat").rename(tmp_path / "pets" / "test" / "cow")
+    shown = command("verify", "tiny-pets", *flags)
+    assert shown.code == 1
+    assert "/test/cow is none of the classes emu, cat, ant, ... (3)" in shown.err
+    assert shown.err.count("\n") == 1

@@ -11,8 +11,20 @@ import pytest
 
 from tests.conftest import CLASSES, random_split
 from tests.zoo.conftest import write_mosaic
-from zoo.data import DATASETS, MEAN_STD, SPLITS, Split, dataset, hold_out, load_split, load_training
-from zoo.errors import CorruptError, MenagerieError, NotFoundError, UsageError
+from zoo.data import (
+    DATASETS,
+    MEAN_STD,
+    SPLITS,
+    Split,
+    dataset,
+    dataset_name,
+    hold_out,
+    load_all,
+    load_split,
+    load_training,
+)
+from zoo.errors import CorruptError, DataError, MenagerieError, NotFoundError, UsageError
+from zoo.names import is_name
 
 CIFAR10_TEST = "7c136c2a0ca97f3a3a90290654794b7fc701b5c8f869b263d9d29dc8c4a6ee60"
 
@@ -29,9 +41,6 @@ def nothing_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_tables() -> None:
     assert DATASETS == tuple(MEAN_STD) == ("cifar10", "cifar100")
     assert SPLITS == ("test", "val")
-    for mean, std in MEAN_STD.values():
-        assert all(0.4 < m < 0.55 for m in mean)
-        assert all(0.2 < s < 0.3 for s in std)
 
 
 def test_cifar10_ships_its_test_split() -> None:
@@ -82,9 +91,22 @@ def test_a_named_folder(tmp_path: Path, below: str) -> None:
     part, val = hold_out(train)
     assert equal(load_split("cifar10", "val", tmp_path), val)
     found = load_training("cifar10", tmp_path)
-    assert equal(found[0], part)
+    assert equal(found[0], part.subset(part.order))
     assert equal(found[1], val)
     assert len(val) == 10
+    together = load_all("cifar10", tmp_path)
+    assert all(equal(one, two) for one, two in zip(together, (*found, test), strict=True))
+
+
+def test_what_is_trained_on_does_not_depend_on_the_order_on_disk(tmp_path: Path) -> None:
+    train = random_split(120, size=2)
+    shuffled = train.subset(np.random.default_rng(0).permutation(120))
+    write_mosaic(tmp_path / "one", {"train": train})
+    write_mosaic(tmp_path / "two", {"train-1": shuffled.subset(slice(50)), "train-2": shuffled.subset(slice(50, 120))})
+    one, two = (load_training("cifar10", tmp_path / name)[0] for name in ("one", "two"))
+    assert equal(one, two)
+    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in one.images]
+    assert digests == sorted(digests)
 
 
 def test_parts_are_joined(tmp_path: Path) -> None:
@@ -109,12 +131,94 @@ def test_folders_without_the_data(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"data folder '.*missing' does not exist"):
         load_split("cifar10", "test", tmp_path / "missing")
     with pytest.raises(
-        NotFoundError, match=r"no cifar10 in .*: neither a mosaic \(index.json\) nor torchvision's files"
+        NotFoundError,
+        match=r"no cifar10 in .*: neither a mosaic \(index.json\), torchvision's files nor train/CLASS/\*\.png",
     ):
         load_split("cifar10", "test", tmp_path)
+    with pytest.raises(NotFoundError, match=r"no photos in .*: neither a mosaic .* nor train/CLASS/\*\.png"):
+        load_split("photos", "test", tmp_path)
+    with pytest.raises(NotFoundError, match=r"data folder '.*missing' does not exist"):
+        load_training("photos", tmp_path / "missing")
     write_mosaic(tmp_path, {"test": random_split(5, size=2)})
     with pytest.raises(NotFoundError, match=r"index\.json lists no train images"):
         load_training("cifar10", tmp_path)
+
+
+def test_a_hundred_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = random_split(1000, classes=100, size=2), random_split(200, classes=100, size=2, seed=1)
+    write_mosaic(tmp_path / "data" / "cifar100", {"train": train, "test": test})
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path / "data"))
+    for folder in (tmp_path / "data", tmp_path / "data" / "cifar100", None):
+        part, val, found = load_all("cifar100", folder)
+        assert np.bincount(val.labels).tolist() == [1] * 100
+        assert len(part) == 900
+        assert equal(found, test)
+        assert equal(load_split("cifar100", "val", folder), val)
+
+
+def test_the_wrong_one_of_the_two(tmp_path: Path) -> None:
+    for name, classes, other in (("a", 100, "cifar10"), ("b", 10, "cifar100")):
+        write_mosaic(tmp_path / name, {"test": random_split(200, classes, size=2)})
+        with pytest.raises(DataError, match=f"has {classes} classes, {other} has .*another dataset"):
+            load_split(other, "test", tmp_path / name)
+
+
+def test_a_mosaic_of_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = random_split(30, classes=3, size=2)
+    write_mosaic(tmp_path / "pets", {"test": split})
+    assert equal(load_split("pets", "test", tmp_path / "pets"), split)
+    with pytest.raises(UsageError, match=r"unknown dataset 'pets'; .*give --data DIR"):
+        load_split("pets", "test")
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path))
+    assert equal(load_split("pets", "test"), split)
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path / "pets"))
+    for name in ("../pets", "pets"):  # no name leads out of the folder, and it is not the folder's own
+        with pytest.raises(UsageError, match="unknown dataset"):
+            load_split(name, "test")
+
+
+def test_mosaics_are_not_scaled(tmp_path: Path) -> None:
+    write_mosaic(tmp_path, {"test": random_split(10, size=2), "train": random_split(100, size=3)})
+    assert len(load_split("cifar10", "test", tmp_path, size=(2, 2))) == 10
+    with pytest.raises(DataError, match="has images of 2 x 2 pixels, not 4 x 4: only pictures in folders are scaled"):
+        load_split("cifar10", "test", tmp_path, size=(4, 4))
+    with pytest.raises(DataError, match="has images of 3 x 3 pixels, not 4 x 4"):
+        load_training("cifar10", tmp_path, size=(4, 4))
+    with pytest.raises(DataError, match="training, validation and test images have 3 x 3, 3 x 3, 2 x 2 pixels"):
+        load_all("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        ("{}", "cifar10"),
+        ("a/cat/1.png", "a"),
+        ("My Photos (2024)/train/cat/1.txt", "my-photos-2024"),
+        ("Köln_Straßen/test/cat/1.jpg", "koln_straen"),
+        ("猫/cat/1.JPEG", "images"),
+        ("..a../cat/1.webp", "a"),
+        ("x/cat/1.txt", "cifar10"),
+        ("x/cat/dog/1.png", "cifar10"),
+        ("x/cifar-100-python/train", "cifar100"),
+        ("x/cifar-10-batches-py/test_batch", "cifar10"),
+    ],
+)
+def test_what_data_is_called(tmp_path: Path, made: str, named: str) -> None:
+    path = tmp_path / made
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    name = dataset_name(tmp_path / made.partition("/")[0])
+    assert name == named
+    assert is_name(name)
+
+
+def test_what_mosaics_are_called(tmp_path: Path) -> None:
+    for folder, classes, named in (("a", 10, "cifar10"), ("b", 100, "cifar100"), ("Three", 3, "three")):
+        write_mosaic(tmp_path / folder, {"test": random_split(100, classes, size=2)})
+        assert dataset_name(tmp_path / folder) == named
+    write_mosaic(tmp_path / "cifar100", {"test": random_split(100, 100, size=2)})
+    assert dataset_name(tmp_path) == "cifar100"
+    assert dataset_name(None) == dataset_name(tmp_path / "missing") == "cifar10"
 
 
 @pytest.mark.usefixtures("nothing_ships")

@@ -80,6 +80,15 @@ def test_subset() -> None:
         assert len(part) == len(part.labels) > 0
 
 
+@pytest.mark.parametrize("rows", [np.array([3, 1, 1]), np.arange(9) % 2 == 0, slice(2, 5)])
+def test_a_subset_of_a_hashed_split_has_the_hashes_of_its_own_images(rows: "np.ndarray | slice") -> None:
+    split = random_split(9, size=2)
+    assert len(split.order) == 9
+    part = split.subset(rows)
+    assert [digest.decode() for digest in part.hashes.tolist()] == [digest for digest, _ in pairs(part)]
+    assert part.fingerprint == Split(part.images, part.labels, part.classes).fingerprint
+
+
 def test_an_empty_split() -> None:
     split = Split(IMAGES[:0], LABELS[:0], CLASSES)
     assert len(split) == 0

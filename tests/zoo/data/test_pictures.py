@@ -3,13 +3,15 @@
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from ensemble.pictures import read_picture
+from zoo.data import pictures
+from zoo.data.pictures import read_picture
 from zoo.errors import CorruptError, DataError, MenagerieError, NotFoundError
 
 Pixels = npt.NDArray[np.uint8]
@@ -167,6 +169,21 @@ def test_sixteen_bit_gray_keeps_its_range(tmp_path: Path, suffix: str) -> None:
     assert abs(got.astype(int) - (deep[..., None] / 65535 * 255)).max() <= 1
 
 
+def test_sixteen_bit_colour_keeps_its_high_bytes(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (8, 8, 3), np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "x.png").write_bytes(content)
+    assert abs(read_picture(tmp_path / "x.png").astype(int) - deep / 257).max() <= 1
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    path = save(Image.fromarray(np.random.default_rng(0).random((8, 8), np.float32)), tmp_path / "x.tiff")
+    with pytest.raises(DataError, match=r"x\.tiff has floating-point pixels"):
+        read_picture(path, (32, 32))
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "tiff"])
 def test_cmyk(tmp_path: Path, suffix: str) -> None:
     cmyk = Image.new("CMYK", (32, 32))
@@ -261,3 +278,33 @@ def test_a_large_one_that_is_not_too_large_comes_without_a_warning(tmp_path: Pat
     path.write_bytes(png_claiming(9_500, 10_000))  # Pillow warns from 89 million pixels on; warnings are errors here
     with pytest.raises(CorruptError, match="not a readable picture"):
         read_picture(path, (32, 32))
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (1, 1), (64, 33)])
+def test_without_a_size_a_picture_keeps_its_own(tmp_path: Path, shape: tuple[int, int]) -> None:
+    pixels = noise(*shape)
+    np.testing.assert_array_equal(read_picture(save(Image.fromarray(pixels), tmp_path / "x.png")), pixels)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_unpacked_smaller_and_looks_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int
+) -> None:
+    y, x = np.mgrid[:900, :1200]
+    waves = np.stack([np.sin(x / 37) + np.cos(y / 53), np.sin(y / 91), np.cos((x + y) / 29)], -1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(Image.fromarray((waves * 60 + 128).astype(np.uint8)), tmp_path / "x.jpg", quality=95, exif=exif)
+    drafts: list[tuple[int, int]] = []
+    fit = ImageOps.fit
+
+    def spy(picture: Image.Image, *rest: Any) -> Image.Image:  # noqa: ANN401  # passed on
+        drafts.append(picture.size)
+        return fit(picture, *rest)
+
+    monkeypatch.setattr("PIL.ImageOps.fit", spy)
+    small = read_picture(path, (24, 48))
+    monkeypatch.setattr(pictures, "_GAP", 10**6)
+    whole = read_picture(path, (24, 48))
+    assert drafts == ([(300, 225), (1200, 900)] if orientation == 1 else [(225, 300), (900, 1200)])
+    assert abs(small.astype(int) - whole).max() <= 3

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from training.recipe import Recipe
+from training.schedules import cycle_ends
 from zoo.data import Split
+from zoo.errors import UsageError
 
 __all__ = ["Job"]
 
@@ -20,6 +22,8 @@ class Job:
         val: the validation split: evaluated after each epoch, never trained on.
         mean: per channel, in units of 0..1; for CIFAR the usual constants, which are of all 50,000 images.
         std: per channel, likewise.
+        overrides: `key=value` of the recipe that were given where training was started.
+        teacher: which network or committee is distilled, if one was given; for the records.
     """
 
     recipe: Recipe
@@ -29,6 +33,24 @@ class Job:
     val: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    overrides: tuple[str, ...] = ()
+    teacher: str = ""
+
+    def check(self) -> None:
+        """Raise `UsageError` if the images are too few for the recipe."""
+        recipe, images = self.recipe, len(self.part)
+        if not self.steps:
+            raise UsageError(
+                f"recipe {recipe.name!r}: {images} training images do not fill a batch of {recipe.batch_size}"
+            )
+        if not len(self.val):
+            raise UsageError(f"{images} training images are too few to hold any out for validation")
+        ends = [0, *self.snapshot_steps, self.steps]
+        if recipe.snapshots and len(set(ends)) < len(ends):
+            raise UsageError(
+                f"recipe {recipe.name!r}: {self.steps} steps are too few for {recipe.schedule.cycles} cycles"
+                " with a snapshot each: lower schedule.cycles"
+            )
 
     @property
     def stats(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -39,6 +61,15 @@ class Job:
     def steps(self) -> int:
         """Optimizer steps of the whole run; 0 if the images do not fill a batch."""
         return self.recipe.epochs * (len(self.part) // self.recipe.batch_size)
+
+    @property
+    def snapshot_steps(self) -> list[int]:
+        """Steps at whose end a snapshot is kept: the ends of the schedule's cycles but the last, which ends the run."""
+        schedule = self.recipe.schedule
+        if not self.recipe.snapshots:
+            return []
+        warm = schedule.warmup * self.steps
+        return [round(warm + end * (self.steps - warm)) for end in cycle_ends(schedule)[:-1]]
 
     @property
     def input_size(self) -> tuple[int, int]:

@@ -3,41 +3,55 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from training.augment import Batches
+from training.averaging import Averager, Swag, build_averager
+from training.distill import Teacher, Teaching
+from training.distributed import World
 from training.job import Job
-from training.optimizers import build_optimizers
+from training.prepare import prepare_network
+from training.recipe import Augment
 from training.run import RunFolder
-from training.whitening import whiten_first_layer
+from training.step import Step
 from tta import VIEW_SETS, view_logits
-from zoo.archs import create
-from zoo.errors import MenagerieError, UsageError
-from zoo.images import normalize
+from zoo.errors import InterruptedRun, MenagerieError, UsageError
 
 __all__ = ["Trained", "train"]
+
+_LOOK_EVERY = 20
+"""Steps between looks at what costs a GPU or several processes a synchronisation: is the loss finite, shall we stop."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: the network in eval mode, on the CPU, in fp32; and its metrics, a row an epoch."""
+    """A finished run.
+
+    Attributes:
+        net: the network (averaged, if the recipe says so) in eval mode, on the CPU, in fp32.
+        rows: its metrics, a row an epoch.
+        others: what else is to be filed, by the suffix of its name: `snapshot1`, `sample1`, ...
+    """
 
     net: nn.Module
     rows: list[dict[str, float]]
+    others: dict[str, nn.Module] = field(default_factory=dict)
 
 
 def train(
     job: Job,
-    run: RunFolder,
+    run: RunFolder | None,
     *,
     device: torch.device,
     progress: Callable[[dict[str, float] | None], None],
     save_every: float = 60.0,
+    stop: Callable[[], bool] = lambda: False,
+    teacher: Teacher | None = None,
+    world: World | None = None,
 ) -> Trained:
     """Train one network, or go on where `run` was left.
 
@@ -45,69 +59,94 @@ def train(
 
     Args:
         job: recipe, seed and data.
-        run: where state and metrics are kept.
+        run: where state and metrics are kept; None in the processes that do not lead.
         device: where to train; the data lies there too.
         progress: called after each step; with the epoch's metrics after its last one.
         save_every: seconds between saved states, apart from the one at the end of each epoch.
+        stop: asked now and then; once it says yes, the state is saved and the run ends.
+        teacher: for a recipe that distils from a given one.
+        world: the processes that train together; alone by default.
 
     Raises:
-        UsageError: the recipe does not fit the network or the data.
-        MenagerieError: the loss is not finite any more.
+        UsageError: the recipe does not fit the network, the data or the processes.
+        InterruptedRun: `stop` said so.
+        MenagerieError: the loss is not finite any more; the saved state is the last good one.
     """
-    loop = _Loop(job, device)
-    state = run.load()
+    world = world or World()
+    loop = _Loop(job, device, world, teacher)
+    state = world.lead(lambda: run.load() if run else None)
     if state is not None:
         loop.load_state(state)
     saved = time.monotonic()
-    while loop.step < loop.total:
-        for row in loop.run_epoch():
-            if row is not None or time.monotonic() - saved > save_every:
-                run.save(loop.state(), loop.rows)
-                saved = time.monotonic()
-            progress(row)
-    return Trained(loop.net.eval().cpu(), loop.rows)
+    try:
+        while loop.step < job.steps:
+            for row in loop.run_epoch():
+                stopping = loop.agrees() and world.any(stop(), device)
+                due = loop.agrees() and world.any(time.monotonic() - saved > save_every, device)
+                if row is not None or stopping or due or loop.step in job.snapshot_steps:
+                    loop.save(run)
+                    saved = time.monotonic()
+                progress(row)
+                if stopping and loop.step < job.steps:
+                    raise InterruptedRun(f"stopped after step {loop.step} of {job.steps}, state saved")
+    except _NotFiniteError as error:
+        good = run.step() if run else 0
+        kept = f"the last good state, of step {good}, is in {run.path}" if run and good else "nothing was saved before"
+        raise MenagerieError(
+            f"{error}; {kept}. Lower the learning rate, warm up for longer (schedule.warmup) or clip the gradient"
+            " (clip_norm)"
+        ) from error
+    return loop.result(run)
+
+
+def _snapshot(index: int) -> str:
+    return f"snapshot{index + 1}"
+
+
+class _NotFiniteError(Exception):
+    """The loss or a weight is NaN or infinite."""
 
 
 class _Loop:
     """The state of a run, and how it moves on by an epoch."""
 
-    def __init__(self, job: Job, device: torch.device) -> None:
-        recipe, part = job.recipe, job.part
-        self.job, self.recipe, self.device = job, recipe, device
-        torch.manual_seed(job.seed)
-        self.net = create(recipe.arch, len(part.classes), **recipe.arch_args)
-        if recipe.whitening:
-            sample = torch.from_numpy(part.images[: recipe.whitening.images])
-            layer = getattr(self.net, "whiten", None)
-            if not isinstance(layer, nn.Conv2d):
-                raise UsageError(f"recipe {recipe.name!r}: {recipe.arch} has no whitening layer")
-            whiten_first_layer(layer, normalize(sample, *job.stats), recipe.whitening.eps)
-        self.net.to(device)
-        self.batches = Batches(part, recipe.augment, recipe.batch_size, job.seed, *job.stats, device)
-        if not len(self.batches):
-            raise UsageError(
-                f"recipe {recipe.name!r}: {len(part)} training images do not fill a batch of {recipe.batch_size}"
-            )
-        if not len(job.val):
-            raise UsageError(f"{len(part)} training images are too few to hold any out for validation")
-        self.total = job.steps
-        self.optimizers, self.schedules = build_optimizers(self.net, recipe.groups, self.total)
+    def __init__(self, job: Job, device: torch.device, world: World, teacher: Teacher | None) -> None:
+        recipe = job.recipe
+        self.job, self.device, self.world = job, device, world
+        job.check()
+        self.net = prepare_network(job).to(device).train()
+        self.batches = self._batches(recipe.augment, world)
+        if recipe.distill is None and teacher is not None:
+            raise UsageError(f"recipe {recipe.name!r} has no [distill] table, so there is no use for a teacher")
+        self.teaching = Teaching(recipe.distill, teacher) if recipe.distill else None
+        self.take_step = Step(self.net, job, device, world, self.teaching)
+        self.averager: Averager | None = build_averager(recipe.average, self.net, job.steps)
         self.step = 0
         self.seconds = 0.0
-        self.sums = torch.zeros(2, dtype=torch.float64)  # of loss and of right answers, this epoch
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of loss and of right answers, this epoch
         self.rows: list[dict[str, float]] = []
+
+    def _batches(self, augment: Augment, world: World) -> Batches:
+        job, recipe = self.job, self.job.recipe
+        return Batches(
+            job.part, augment, recipe.batch_size, job.seed, *job.stats, self.device, rank=world.rank, world=world.size
+        )
 
     def run_epoch(self) -> Iterator[dict[str, float] | None]:
         """Train to the end of the current epoch; yield None after each step and the metrics after the last."""
         epoch, start = divmod(self.step, len(self.batches))
         began = time.perf_counter()
         self.net.train()
-        for images, labels in self.batches.epoch(epoch, start):
-            self._train_step(images, labels)
+        for images, targets in self.batches.epoch(epoch, start):
+            self.sums += self.take_step(images, targets, self.step)
             self.step += 1
+            if self.averager is not None:
+                self.averager.update(self.net, self.step)
             now = time.perf_counter()
             self.seconds, began = self.seconds + now - began, now
             if self.step % len(self.batches):
+                if self.device.type == "cpu" or self.step % _LOOK_EVERY == 0:
+                    self._check_loss()
                 yield None
         row = self._end_epoch(epoch)
         self.seconds += time.perf_counter() - began
@@ -115,65 +154,116 @@ class _Loop:
         self.rows.append(row)
         yield row
 
-    def _train_step(self, images: Tensor, labels: Tensor) -> None:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            logits: Tensor = self.net(images)
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-        right = (logits.argmax(1) == labels).sum()
-        self.sums = self.sums.to(self.device) + torch.stack((loss.detach() * len(labels), right)).double()
+    def agrees(self) -> bool:
+        """Say whether this is a step at which the processes agree on what to do next; one alone always does."""
+        return self.world.size == 1 or self.step % _LOOK_EVERY == 0
+
+    def save(self, run: RunFolder | None) -> None:
+        """Save the state, and the network if this is the end of a cycle; nothing that is not finite."""
+        self._check_loss()
+        self._check_weights()
+        state = self.state()
+        ends = self.job.snapshot_steps
+
+        def write() -> None:
+            if run and self.step in ends:
+                run.save_network(_snapshot(ends.index(self.step)), self.net)
+            if run:
+                run.save(state, self.rows)
+
+        self.world.lead(write)
+
+    def _check_loss(self) -> None:
+        loss = float(self.world.sum(self.sums.clone())[0])
+        if not math.isfinite(loss):
+            raise _NotFiniteError(f"the loss is {loss} after step {self.step}")
+
+    def _check_weights(self) -> None:
+        """Look at BatchNorm's statistics too: they may overflow in a step whose loss is finite."""
+        values = [t.detach() for t in (*self.net.parameters(), *self.net.buffers()) if t.is_floating_point()]
+        norms = torch._foreach_norm(values, math.inf)  # noqa: SLF001  # torch's own optimizers use it
+        if self.world.any(not bool(torch.stack(norms).isfinite().all()), self.device):
+            raise _NotFiniteError(f"the weights are not finite after step {self.step}")
 
     def _end_epoch(self, epoch: int) -> dict[str, float]:
         """Return the metrics of the epoch that just ended."""
-        loss, right = (self.sums.cpu() / (len(self.batches) * self.recipe.batch_size)).tolist()
+        self._check_loss()
+        images = len(self.batches) * self.job.recipe.batch_size
+        loss, right = (self.world.sum(self.sums).cpu() / images).tolist()
         self.sums.zero_()
-        if not math.isfinite(loss):
-            raise MenagerieError(f"the loss is {loss} in epoch {epoch + 1} (step {self.step}): lower the learning rate")
-        return {
+        row = {
             "epoch": epoch + 1,
             "train_loss": round(loss, 5),
             "train_accuracy": round(right, 5),
-            "val_accuracy": round(self._val_accuracy(), 5),
+            "val_accuracy": round(self._val_accuracy(self.net), 5),
         }
+        if self.averager is not None and self.averager.averages_buffers and self.averager.ready:
+            row["val_accuracy_average"] = round(self._val_accuracy(self._average()), 5)
+        row["lr"] = self.take_step.learning_rates[-1]
+        self.take_step.end_epoch(row["val_accuracy"])
+        if self.teaching is not None:
+            self.world.share_buffers(self.net)
+            self.teaching.end_epoch(self.net)
+        return row
 
-    def _val_accuracy(self) -> float:
+    def _val_accuracy(self, net: nn.Module) -> float:
         """Return the top-1 accuracy on the validation split, without TTA, in the recipe's precision."""
-        logits = view_logits(
-            self.net.eval(),
-            self.job.val.images,
-            VIEW_SETS["none"],
-            self.job.stats,
-            device=self.device,
-            precision=self.recipe.precision,
-        )
-        return float((logits["none"].argmax(1) == self.job.val.labels).mean())
+        val, precision = self.job.val, self.job.recipe.precision
+
+        def accuracy() -> float:
+            views = VIEW_SETS["none"]
+            logits = view_logits(net.eval(), val.images, views, self.job.stats, device=self.device, precision=precision)
+            return float((logits["none"].argmax(1) == val.labels).mean())
+
+        return self.world.lead(accuracy)
+
+    def _average(self) -> nn.Module:
+        """Return the averaged network; statistics are recomputed on one more epoch of images, none of them mixed."""
+        assert self.averager is not None  # noqa: S101  # callers check
+        return self.averager.average(self.net, self._images, self.job.recipe.precision)
+
+    def _images(self) -> Iterator[Tensor]:
+        unmixed = self._batches(replace(self.job.recipe.augment, mix="none"), World())
+        for images, _ in unmixed.epoch(self.job.recipe.epochs):
+            yield images
+
+    def result(self, run: RunFolder | None) -> Trained:
+        """Return what was trained; averages and samples are made now."""
+        others: dict[str, nn.Module] = {}
+        if run:
+            for suffix in map(_snapshot, range(len(self.job.snapshot_steps))):
+                others[suffix] = run.load_network(suffix, prepare_network(self.job))
+        net = self.net
+        if self.averager is not None:
+            net = self._average()
+            if isinstance(self.averager, Swag):
+                others |= self.averager.samples(self.net, self._images, self.job.seed, self.job.recipe.precision)
+        return Trained(_plain(net), self.rows, {suffix: _plain(other) for suffix, other in others.items()})
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load_state` needs to go on."""
+        """Everything that `load_state` needs to go on, at any number of processes; all of them must ask."""
         return {
             "net": self.net.state_dict(),
-            "optimizers": [o.state_dict() for o in self.optimizers],
-            "schedules": [s.state_dict() for s in self.schedules],
             "step": self.step,
             "seconds": self.seconds,
-            "sums": self.sums,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "sums": self.world.sum(self.sums.clone()),
+            "moves": self.take_step.state_dict(),
+            "average": self.averager.state_dict() if self.averager else None,
+            "teaching": self.teaching.state_dict() if self.teaching else None,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self.net.load_state_dict(state["net"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
-            schedule.load_state_dict(saved)
+        self.take_step.load_state_dict(state["moves"])
+        if self.averager is not None:
+            self.averager.load_state_dict(state["average"])
+        if self.teaching is not None:
+            self.teaching.load_state_dict(state["teaching"], self.net)
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
-        self.sums = state["sums"]
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        if self.world.leads:
+            self.sums = state["sums"].to(self.device)
+
+
+def _plain(net: nn.Module) -> nn.Module:
+    return net.eval().cpu()

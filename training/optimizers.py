@@ -1,18 +1,16 @@
 """Optimizers from a recipe's parameter groups."""
 
-import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from training.recipe import ParamGroup
 from zoo.errors import UsageError
 
-__all__ = ["FilterMuon", "anneal", "build_optimizers"]
+__all__ = ["FilterMuon", "build_optimizers"]
 
 
 class FilterMuon(torch.optim.Muon):
@@ -63,43 +61,38 @@ class FilterMuon(torch.optim.Muon):
         super().zero_grad(set_to_none)
 
 
-def anneal(schedule: Literal["linear", "cosine"], steps: float) -> Callable[[int], float]:
-    """Return step -> learning-rate factor: from 1 at step 0 down to 0 at step `steps`, and 0 from there on."""
-
-    def factor(step: int) -> float:
-        left = max(0.0, 1 - step / steps)
-        return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
-
-    return factor
-
-
-def build_optimizers(
-    net: nn.Module, groups: Iterable[ParamGroup], total_steps: int
-) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:
-    """Make one optimizer and one schedule for each group that has parameters.
+def build_optimizers(net: nn.Module, groups: Iterable[ParamGroup]) -> list[tuple[ParamGroup, torch.optim.Optimizer]]:
+    """Make an optimizer for each group that has parameters; the last group may have none.
 
     Raises:
-        UsageError: a trainable parameter matches no group, or a group matches none.
+        UsageError: another group matches no parameter; or muon is to move what is no contiguous filter.
     """
     left = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    optimizers: list[torch.optim.Optimizer] = []
-    schedules: list[LambdaLR] = []
-    for group in groups:
+    *named, rest = groups
+    built: list[tuple[ParamGroup, torch.optim.Optimizer]] = []
+    for group in (*named, rest):
         params = [left.pop(name) for name in list(left) if fnmatchcase(name, group.params)]
-        if not params:
+        if params:
+            where = "[optimizer]" if group is rest else f"[[groups]] params = {group.params!r}"
+            built.append((group, _optimizer(group, params, where)))
+        elif group is not rest:
             raise UsageError(f"[[groups]] params = {group.params!r} matches no parameter that is left")
-        optimizers.append(_optimizer(group, params))
-        schedules.append(LambdaLR(optimizers[-1], anneal(group.schedule, group.anneal * total_steps)))
-    if left:
-        raise UsageError(f"no [[groups]] matches {', '.join(left)}")
-    return optimizers, schedules
+    return built
 
 
-def _optimizer(group: ParamGroup, params: list[nn.Parameter]) -> torch.optim.Optimizer:
-    shared: dict[str, Any] = {"lr": group.lr, "momentum": group.momentum, "weight_decay": group.weight_decay}
-    if group.optimizer == "muon":
-        try:
-            return FilterMuon(params, **shared, normalize=group.normalize)
-        except ValueError as error:
-            raise UsageError(f"[[groups]] params = {group.params!r}: {error}") from error
-    return torch.optim.SGD(params, **shared, nesterov=group.momentum > 0)
+def _optimizer(group: ParamGroup, params: list[nn.Parameter], where: str) -> torch.optim.Optimizer:
+    own, fused = group.optimizer, params[0].device.type == "cuda"
+    match own.kind:
+        case "muon":
+            try:
+                return FilterMuon(params, own.lr, own.momentum, own.weight_decay, normalize=own.normalize)
+            except ValueError as error:
+                raise UsageError(f"{where}: {error}") from error
+        case "adamw":
+            betas = (own.momentum, own.beta2)
+            return torch.optim.AdamW(params, own.lr, betas, weight_decay=own.weight_decay, fused=fused)
+        case "sgd":
+            nesterov = own.momentum > 0
+            return torch.optim.SGD(
+                params, own.lr, own.momentum, weight_decay=own.weight_decay, nesterov=nesterov, fused=fused
+            )

@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.job import Job
-from training.loop import Trained
 from tta.stored import predict_split
 from zoo import checkpoint
 from zoo.card import Card
@@ -31,7 +30,8 @@ def multiply_adds(net: nn.Module, size: tuple[int, int]) -> int:
 
 def publish(
     job: Job,
-    trained: Trained,
+    net: nn.Module,
+    rows: list[dict[str, float]],
     test: Split,
     target: Path,
     *,
@@ -45,14 +45,16 @@ def publish(
 
     Args:
         job: what was trained.
-        trained: what the loop returned.
+        net: the trained network, on the CPU.
+        rows: the metrics of its epochs.
         test: the test split.
         target: the entry's folder; its name is the entry's.
         device: where to compute the predictions.
         replace: whether an existing entry may be replaced.
         progress: called after each batch with the number of images in it.
     """
-    weights = checkpoint.encode(trained.net)
+    weights = checkpoint.encode(net)
+    seconds = rows[-1]["seconds"]
     card = Card(
         name=target.name,
         architecture=job.recipe.arch,
@@ -67,20 +69,23 @@ def publish(
         trained_on={"images": len(job.part), "fingerprint": job.part.fingerprint, "held_out": job.val.fingerprint},
         training={
             "epochs": job.recipe.epochs,
-            "seconds": round(trained.rows[-1]["seconds"]),
+            "seconds": round(seconds),
+            "images_per_second": round(job.steps * job.recipe.batch_size / max(seconds, 1e-9)),
             "device": _device_name(device),
             "versions": f"python {platform.python_version()}, torch {torch.__version__}",
+            **({"overrides": list(job.overrides)} if job.overrides else {}),
+            **({"teacher": job.teacher} if job.teacher else {}),
         },
     )
-    net = checkpoint.build(card, checkpoint.decode(weights, target.name), target.name)
+    rounded = checkpoint.build(card, checkpoint.decode(weights, target.name), target.name)
     card = dataclasses.replace(
         card,
-        parameters=sum(p.numel() for p in net.parameters()),
-        multiply_adds=multiply_adds(net, job.input_size),
+        parameters=sum(p.numel() for p in rounded.parameters()),
+        multiply_adds=multiply_adds(rounded, job.input_size),
     )
-    net.to(device)
+    rounded.to(device)
     splits = {"val": job.val, "test": test}
-    stored = {name: predict_split(net, split, job.stats, device, progress) for name, split in splits.items()}
+    stored = {name: predict_split(rounded, split, job.stats, device, progress) for name, split in splits.items()}
     card = dataclasses.replace(card, metrics={name: _accuracies(split) for name, split in stored.items()})
     return write_entry(target, card, weights, Predictions(stored), replace=replace)
 

@@ -1,66 +1,39 @@
-"""Recipes: everything that decides a training run except its seed and its data, as a TOML file."""
+"""Recipes: everything that decides a training run except its seed and its data."""
 
 import math
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from importlib.resources import files
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from zoo.errors import UsageError
-from zoo.names import suggestion
+from training.tables import Augment, Average, Distill, Norms, Optimizer, Sam, Schedule, Whitening, demand
 
-__all__ = ["Augment", "ParamGroup", "Recipe", "Whitening", "load_recipe", "recipe_names"]
-
-_T = TypeVar("_T")
-_ACCEPTED: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Augmentation of each batch.
-
-    Attributes:
-        flip: left-right flips: `none`, `random` (each image, each epoch, with probability 1/2), or `alternating`
-            (drawn once, then flipped again every epoch; arXiv:2404.00498, section 3.6).
-        crop_padding: reflected pixels on each side, out of which the original size is cropped at random.
-    """
-
-    flip: Literal["none", "random", "alternating"] = "none"
-    crop_padding: int = 0
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """Patch whitening of a network's first layer, from `images` training images; `eps` is added to the variances."""
-
-    images: int
-    eps: float
+__all__ = [
+    "Augment",
+    "Average",
+    "Distill",
+    "Norms",
+    "Optimizer",
+    "ParamGroup",
+    "Recipe",
+    "Sam",
+    "Schedule",
+    "Whitening",
+]
 
 
 @dataclass(frozen=True)
 class ParamGroup:
-    """The optimizer of the parameters whose names match.
+    """The parameters whose names match, and what moves them.
 
     Attributes:
         params: shell pattern over parameter names; the first group that matches a parameter gets it.
-        optimizer: `sgd`, or `muon` for convolution filters.
-        lr: learning rate at the start.
-        momentum: Nesterov momentum, in [0, 1).
-        weight_decay: as torch.optim.SGD (coupled) or torch.optim.Muon (decoupled) define it.
-        schedule: how the learning rate falls to zero: `linear`, or along half a `cosine` (arXiv:1608.03983).
-        anneal: share of the run over which it falls, in (0, 1].
-        normalize: (muon) rescale each layer's filters to unit root-mean-square norm before every update.
+        optimizer: the recipe's, with what the group says of its own.
+        schedule: likewise.
     """
 
     params: str
-    optimizer: Literal["sgd", "muon"]
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: Literal["linear", "cosine"] = "linear"
-    anneal: float = 1.0
-    normalize: bool = False
+    optimizer: Optimizer
+    schedule: Schedule
 
 
 @dataclass(frozen=True)
@@ -70,99 +43,67 @@ class Recipe:
     Attributes:
         name: the file's name without `.toml`.
         arch: architecture, a key of `zoo.archs.ARCHS`.
-        arch_args: arguments that differ from the variant's.
         epochs: passes over the training images.
-        batch_size: images a step; the images of an epoch that do not fill a batch are left out of it.
-        precision: `fp32`, or `bf16` (autocast; weights stay in fp32).
-        label_smoothing: probability mass spread over all classes, in [0, 1).
-        augment: see `Augment`.
+        batch_size: images a step, of all processes together; an epoch's images that do not fill a batch are left out.
+        precision: `fp32`, or `bf16` or `fp16` (autocast; weights stay in fp32; fp16's loss is scaled).
+        optimizer: see `Optimizer`; of every parameter that no group matches.
+        schedule: see `Schedule`.
         groups: see `ParamGroup`.
-        whitening: see `Whitening`; none by default.
+        label_smoothing: probability mass spread over all classes, in [0, 1).
+        clip_norm: the gradient is shortened to this L2 norm; 0 leaves it alone.
+        accumulate: parts that a batch goes through the network in, one after another.
+        channels_last: keep the weights in channels-last memory format, as the images are.
+        compile: torch.compile the network on a GPU. (On a CPU it is left out: measured to be slower there.)
+        augment: see `Augment`.
+        norms: see `Norms`.
+        whitening: see `Whitening`; none by default, as of those below.
+        sam: see `Sam`.
+        average: see `Average`.
+        distill: see `Distill`.
+        snapshots: file the network as it was at the end of each of the schedule's cycles too (arXiv:1704.00109).
+        arch_args: arguments that differ from the variant's.
     """
 
     name: str
     arch: str
     epochs: int
     batch_size: int
-    precision: Literal["fp32", "bf16"]
-    groups: tuple[ParamGroup, ...]
+    precision: Literal["fp32", "bf16", "fp16"]
+    optimizer: Optimizer
+    schedule: Schedule = field(default_factory=Schedule)
+    groups: tuple[ParamGroup, ...] = ()
     label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    channels_last: bool = False
+    compile: bool = False
     augment: Augment = field(default_factory=Augment)
+    norms: Norms = field(default_factory=Norms)
     whitening: Whitening | None = None
+    sam: Sam | None = None
+    average: Average | None = None
+    distill: Distill | None = None
+    snapshots: bool = False
     arch_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for ok, what in (
+        kinds = {group.optimizer.kind for group in self.all_groups()}
+        muon = "muon" in kinds
+        demand(
             (self.epochs > 0, "epochs must be above 0"),
             (self.batch_size > 1, "batch_size must be above 1"),
             (0 <= self.label_smoothing < 1, "label_smoothing must be in [0, 1)"),
-            (self.augment.crop_padding >= 0, "augment.crop_padding must not be negative"),
-            (isinstance(self.arch_args, Mapping), "arch_args is a table: [arch_args]"),
-            (bool(self.groups), "at least one [[groups]] is needed"),
-            (all(0 < g.anneal <= 1 for g in self.groups), "groups.anneal must be in (0, 1]"),
-            (all(0 < g.lr < math.inf for g in self.groups), "groups.lr must be finite and above 0"),
-            (all(0 <= g.momentum < 1 for g in self.groups), "groups.momentum must be in [0, 1)"),
-            (all(0 <= g.weight_decay < math.inf for g in self.groups), "groups.weight_decay must not be negative"),
-            (self.whitening is None or self.whitening.images > 0, "whitening.images must be above 0"),
-            (self.whitening is None or 0 <= self.whitening.eps < math.inf, "whitening.eps must not be negative"),
-        ):
-            if not ok:
-                raise UsageError(f"recipe {self.name!r}: {what}")
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the recipes in the package, sorted."""
-    return sorted(p.name.removesuffix(".toml") for p in files("training").joinpath("recipes").iterdir())
-
-
-def load_recipe(name: str) -> Recipe:
-    """Read a recipe of the package.
-
-    Raises:
-        UsageError: no such recipe, or the file has an unknown key or a value of the wrong type.
-    """
-    if name not in recipe_names():
-        raise UsageError(
-            f"unknown recipe {name!r}{suggestion(name, recipe_names())}; there are {', '.join(recipe_names())}"
+            (0 <= self.clip_norm < math.inf, "clip_norm must not be negative"),
+            (self.accumulate > 0, "accumulate must be above 0"),
+            (self.batch_size % self.accumulate == 0, "batch_size must be a multiple of accumulate"),
+            (not muon or self.precision != "fp16", "muon works in bf16 or fp32, not in fp16"),
+            (not muon or not self.channels_last, "muon needs contiguous filters: no channels_last"),
+            (
+                not self.snapshots or self.schedule.kind in {"restarts", "cyclic"},
+                "snapshots needs a schedule of cycles: restarts or cyclic",
+            ),
         )
-    text = files("training").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
-    return parse_recipe(name, text)
 
-
-def parse_recipe(name: str, text: str) -> Recipe:
-    """Turn a recipe's TOML text into a `Recipe`; errors as in `load_recipe`."""
-    try:
-        table: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"recipe {name!r} is not valid TOML: {error}") from error
-    where = f"recipe {name!r}"
-    if "augment" in table:
-        table["augment"] = _build(Augment, table["augment"], f"{where}, [augment]")
-    if "whitening" in table:
-        table["whitening"] = _build(Whitening, table["whitening"], f"{where}, [whitening]")
-    groups = table.get("groups", [])
-    if not isinstance(groups, list):
-        raise UsageError(f"{where}: groups is a list of tables: [[groups]]")
-    table["groups"] = tuple(_build(ParamGroup, g, f"{where}, [[groups]]") for g in groups)
-    if "name" in table:
-        raise UsageError(f"{where}: a recipe's name is its file's, not a key")
-    return _build(Recipe, {"name": name, **table}, where)
-
-
-def _build(kind: type[_T], table: Any, where: str) -> _T:  # noqa: ANN401  # whatever TOML has there
-    """Make a dataclass of a TOML table; unknown keys, missing keys and wrong types are refused."""
-    if not isinstance(table, dict):
-        raise UsageError(f"{where}: a table is needed, not {table!r}")
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]  # only called with dataclasses
-    for key, value in table.items():
-        if key not in known:
-            raise UsageError(f"{where}: unknown key {key!r}{suggestion(key, known)}")
-        wanted = known[key].type
-        if get_origin(wanted) is Literal and value not in get_args(wanted):
-            raise UsageError(f"{where}: {key} is {value!r}, not one of {', '.join(map(str, get_args(wanted)))}")
-        if type(value) not in _ACCEPTED.get(wanted, (type(value),)):
-            raise UsageError(f"{where}: {key} is {value!r}, not of type {getattr(wanted, '__name__', wanted)}")
-    try:
-        return kind(**table)
-    except TypeError as error:
-        raise UsageError(f"{where}: {error}") from error
+    def all_groups(self) -> Iterable[ParamGroup]:
+        """Return the groups, followed by one for all parameters that they leave."""
+        return (*self.groups, ParamGroup("*", self.optimizer, self.schedule))

@@ -1,4 +1,4 @@
-"""The folder of one training run: its recipe, its last state and `metrics.csv`."""
+"""The folder of one training run: its recipe, its last state, its metrics and what was kept on the way."""
 
 import csv
 import hashlib
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from training.job import Job
+from training.recipe_file import to_toml
 from zoo.data import Split
 from zoo.errors import CorruptError, UsageError
 from zoo.files import atomic_write, storage_errors
@@ -21,38 +23,44 @@ __all__ = ["RunFolder"]
 class RunFolder:
     """Where a run keeps what it needs to go on after a kill.
 
-    Every file is written whole or not at all. `run.json` says what is being trained; `state.pt` is the loop's last
-    state; `metrics.csv` has a row for each epoch.
+    Every file is written whole or not at all. `recipe.toml` is the resolved recipe and `run.json` says what is being
+    trained on; `state.pt` is the loop's last state; `metrics.csv` has a row for each epoch.
 
     Args:
         path: made if it does not exist.
         job: what is being trained.
 
     Raises:
-        UsageError: the folder holds the state of a run of another recipe, seed or data (or order of the data).
+        UsageError: the folder holds the state of a run of another recipe, seed, data (or order of it) or teacher.
     """
 
     def __init__(self, path: Path, job: Job) -> None:
         self.path = path
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        about_job = {"seed": job.seed, "data": _in_order(job.part), "recipe": asdict(job.recipe)}
+        about_job = {
+            "seed": job.seed,
+            "data": _in_order(job.part),
+            "held_out": job.val.fingerprint,
+            "stats": job.stats,
+            "teacher": job.teacher,
+            "recipe": asdict(job.recipe),
+        }
         described = (json.dumps(about_job, indent=1) + "\n").encode()
         about = path / "run.json"
         begun = about.exists() and (path / "state.pt").exists()
         if begun and about.read_bytes() != described:
             raise UsageError(
-                f"{path} holds a run with another recipe, seed or data: delete it, or give another --run-dir"
+                f"{path} holds a run with another recipe, seed, data or teacher: delete it, or give another --run-dir"
             )
-        for stray in path.glob(".state.pt.*"):  # a kill in the midst of writing left it
+        for stray in path.glob(".*.pt.*"):  # a kill in the midst of writing left it
             stray.unlink()
         atomic_write(about, described)
+        atomic_write(path / "recipe.toml", to_toml(job.recipe).encode())
 
     def save(self, state: dict[str, Any], rows: list[dict[str, float]]) -> None:
         """Write the loop's state and the metrics so far; a kill in between leaves the older of either."""
-        buffer = io.BytesIO()
-        torch.save({**state, "rows": rows}, buffer)
-        atomic_write(self.path / "state.pt", buffer.getvalue())
+        _write(self.path / "state.pt", {**state, "rows": rows})
         self._write_metrics(rows)
 
     def load(self) -> dict[str, Any] | None:
@@ -61,21 +69,52 @@ class RunFolder:
         Raises:
             CorruptError: the file cannot be read as a state.
         """
-        path = self.path / "state.pt"
-        if not path.exists():
+        if not (self.path / "state.pt").exists():
             return None
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            rows = state["rows"]
-        except Exception as error:  # torch raises whatever the bytes provoke
-            raise CorruptError(f"{path} is damaged: delete {self.path} to train from the start") from error
-        self._write_metrics(rows)
+        state = self._read("state.pt", "rows")
+        self._write_metrics(state["rows"])
         return state
+
+    def save_network(self, name: str, net: nn.Module) -> None:
+        """Keep a network as it is now, under a name of its own."""
+        _write(self.path / f"{name}.pt", {"net": net.state_dict()})
+
+    def load_network(self, name: str, net: nn.Module) -> nn.Module:
+        """Fill a network of the same architecture with what was kept under `name`, and return it.
+
+        Raises:
+            CorruptError: the file is missing or cannot be read.
+        """
+        try:
+            net.load_state_dict(self._read(f"{name}.pt", "net")["net"])
+        except (RuntimeError, TypeError) as error:  # other names or shapes, or no table at all
+            raise self._damaged(f"{name}.pt") from error
+        return net
+
+    def _read(self, file: str, key: str) -> dict[str, Any]:
+        """Read a file that `_write` wrote; `key` must be in it."""
+        try:
+            table: dict[str, Any] = torch.load(self.path / file, map_location="cpu", weights_only=True)
+            table[key]
+        except Exception as error:  # torch raises whatever the bytes provoke
+            raise self._damaged(file) from error
+        return table
+
+    def _damaged(self, file: str) -> CorruptError:
+        return CorruptError(f"{self.path / file} is damaged: delete {self.path} to train from the start")
 
     def step(self) -> int:
         """Return the number of steps done, as last saved; 0 for a new run."""
         state = self.load()
         return int(state["step"]) if state else 0
+
+    def rows(self) -> list[dict[str, float]]:
+        """Return the metrics of the epochs so far, as last saved."""
+        path = self.path / "metrics.csv"
+        if not path.exists():
+            return []
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
     def _write_metrics(self, rows: list[dict[str, float]]) -> None:
         if not rows:
@@ -85,6 +124,12 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         atomic_write(self.path / "metrics.csv", text.getvalue().encode())
+
+
+def _write(path: Path, table: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(table, buffer)
+    atomic_write(path, buffer.getvalue())
 
 
 def _in_order(split: Split) -> str:

@@ -12,9 +12,15 @@ from tta.views import View
 from zoo.data.split import Pixels
 from zoo.images import normalize
 
-__all__ = ["TTA", "Precision", "view_logits"]
+__all__ = ["TTA", "Precision", "autocast", "view_logits"]
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context in which a network runs in `precision` on `device`; for fp32 it changes nothing."""
+    return torch.autocast(device.type, _DTYPES.get(precision), enabled=precision in _DTYPES)
 
 
 @torch.inference_mode()
@@ -37,7 +43,7 @@ def view_logits(
         views: what to look at.
         stats: mean and standard deviation per channel, in units of 0..1.
         device: where `net` is.
-        precision: `bf16` runs under autocast.
+        precision: `bf16` and `fp16` run under autocast.
         batch_size: images a batch; each view of a batch is a forward pass of its own.
         progress: called after each batch with the number of images in it.
 
@@ -48,7 +54,7 @@ def view_logits(
     for start in range(0, len(images), batch_size):
         pixels = torch.from_numpy(images[start : start + batch_size]).to(device)
         batch = normalize(pixels, *stats)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             for view in views:
                 parts[view.name].append(net(view.apply(batch)).float().cpu())
         if progress is not None:

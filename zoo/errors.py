@@ -5,10 +5,19 @@ MenagerieError
 ├── NotFoundError     a name, file or split does not exist    exit 1
 ├── CorruptError      bytes are not what was published        exit 1
 ├── DataError         readable, but not what was asked for    exit 1
-└── StorageError      the disk said no                        exit 1
+├── StorageError      the disk said no                        exit 1
+└── InterruptedRun    stopped on request, and can go on       exit 130
 """
 
-__all__ = ["CorruptError", "DataError", "MenagerieError", "NotFoundError", "StorageError", "UsageError"]
+__all__ = [
+    "CorruptError",
+    "DataError",
+    "InterruptedRun",
+    "MenagerieError",
+    "NotFoundError",
+    "StorageError",
+    "UsageError",
+]
 
 
 class MenagerieError(Exception):
@@ -37,3 +46,9 @@ class DataError(MenagerieError):
 
 class StorageError(MenagerieError):
     """Writing failed: disk full, no permission. Nothing half-written is left behind."""
+
+
+class InterruptedRun(MenagerieError):  # noqa: N818  # nothing went wrong
+    """Long work was stopped on request (Ctrl-C, SIGTERM) after saving its state; the same command goes on."""
+
+    exit_code = 130

@@ -18,6 +18,8 @@ __all__ = ["group", "main"]
         "verify": ("zoo.cli.verify", "Check an entry's files; --predictions runs the network."),
         "rm": ("zoo.cli.rm", "Delete an entry from the cache."),
         "train": ("zoo.cli.train", "Train a network by a recipe and file it."),
+        "sweep": ("zoo.cli.sweep", "Train a recipe with many seeds or settings."),
+        "compare": ("zoo.cli.compare", "Train two recipes with the same seeds: is the second better?"),
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -1,0 +1,5 @@
+"""Batched augmentation of a split that lies on the device as uint8."""
+
+from training.augment.batches import Batches
+
+__all__ = ["Batches"]

@@ -1,0 +1,171 @@
+"""Batches of a split that lies on the device: shuffled, augmented, normalised, mixed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.augment.cutout import cutout_mask, draw_centres
+from training.augment.geometry import crop, flip, flip_mask
+from training.augment.mix import Mixing, draw_mixings, mix
+from training.augment.ops import Operations
+from training.augment.policies import Policy, autoaugment, randaugment
+from training.augment.streams import Stream, numpy_generator, torch_generator
+from training.augment.transfer import send
+from training.recipe import Augment
+from zoo.data import Split
+from zoo.errors import UsageError
+
+__all__ = ["Batches"]
+
+CHUNK = 8 << 20
+"""Bytes of pixels that are augmented at a time: enough images to fill a policy's groups, few enough for the caches."""
+
+
+class Batches:
+    """Shuffled, augmented, normalised batches of a split.
+
+    The draws depend on (seed, epoch) alone and are made on the CPU: any epoch can be had again, from any batch on,
+    every device sees the same images, and so do the processes of a distributed run, whatever their number. Only
+    mixing depends on that: it pairs the images that one process has.
+
+    Args:
+        split: training images; copied once to `device`, as uint8 with their padding.
+        augment: what to do to them.
+        batch_size: images a batch, of all processes together.
+        seed: of the run.
+        mean: per channel, in units of 0..1.
+        std: per channel, in units of 0..1.
+        device: where the split is kept and augmented.
+        rank: which of `world` processes this is, in `0 .. world-1`; it gets every `world`-th image of each batch.
+        world: number of processes.
+
+    Raises:
+        UsageError: the batch cannot be shared evenly.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  # what, how, where, and the share of it
+        self,
+        split: Split,
+        augment: Augment,
+        batch_size: int,
+        seed: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch_size % world:
+            raise UsageError(
+                f"a batch of {batch_size} images cannot be shared evenly by {world} processes: "
+                f"choose a batch_size that is a multiple of {world}"
+            )
+        if not 0 <= rank < world:
+            raise UsageError(f"rank {rank} is not one of {world} processes: it must be in 0..{world - 1}")
+        pad = augment.crop_padding
+        mode = {"reflect": "reflect", "zeros": "constant"}[augment.crop_fill]
+        planes = split.images.transpose(0, 3, 1, 2)
+        padded = np.pad(planes, ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode=mode)  # type: ignore[call-overload]
+        self._images = torch.from_numpy(padded).to(device)
+        self._labels = torch.from_numpy(split.labels).to(device)
+        self._probs = torch.eye(len(split.classes), device=device)
+        self._size = (split.images.shape[1], split.images.shape[2])
+        # The same arithmetic as `zoo.images.normalize`, with constants that lie on the device already.
+        self._scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(-1, 1, 1)
+        self._shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device).view(-1, 1, 1)
+        self._augment, self._seed, self._device = augment, seed, device
+        self._batch_size, self._rank, self._world = batch_size, rank, world
+        self._policy = _policy(augment, self._size)
+        self._operations = Operations(self._policy.ops, self._size, device) if self._policy else None
+
+    def __len__(self) -> int:
+        """Return the number of batches an epoch."""
+        return len(self._labels) // self._batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of an epoch, from batch `start` on.
+
+        Args:
+            epoch: counted from 0.
+            start: counted from 0.
+
+        Yields:
+            Images float32 `[B, 3, H, W]` in channels-last memory format and their labels int64 `[B]`, B being this
+            process's share of the batch. If the recipe mixes, class probabilities float32 `[B, C]` take the place of
+            the labels, in batches that are not mixed as well.
+        """
+        draws = self._draw(epoch)
+        share = self._batch_size // self._world
+        step = max(1, CHUNK // (share * self._images[0].numel()))
+        for first in range(start, len(self), step):
+            batches = range(first, min(first + step, len(self)))
+            rows = draws.order[first * self._batch_size : batches.stop * self._batch_size][self._rank :: self._world]
+            images, hidden, labels = self._chunk(rows, draws)
+            for batch, at in zip(batches, range(0, len(rows), share), strict=True):
+                mine = slice(at, at + share)
+                yield self._finish(images[mine], labels[mine], hidden, mine, draws.mixings[batch])
+
+    def _draw(self, epoch: int) -> "_Draws":
+        count, augment, seed = len(self._labels), self._augment, self._seed
+        generator = torch_generator(seed, Stream.ORDER, epoch)
+        order = torch.randperm(count, generator=generator)
+        offsets = torch.randint(0, 2 * augment.crop_padding + 1, (count, 2), generator=generator)
+        policy, cutout = (torch_generator(seed, stream, epoch) for stream in (Stream.POLICY, Stream.CUTOUT))
+        return _Draws(
+            order,
+            offsets,
+            flip_mask(augment.flip, count, epoch, seed) if augment.flip != "none" else None,
+            self._policy.draw(count, policy) if self._policy else None,
+            draw_centres(count, self._size, cutout) if augment.cutout else None,
+            draw_mixings(augment, len(self), self._size, numpy_generator(seed, Stream.MIX, epoch)),
+        )
+
+    def _chunk(self, rows: Tensor, draws: "_Draws") -> tuple[Tensor, Tensor | None, Tensor]:
+        """Augment images as long as they are bytes; return them, what cutout hides, and their labels."""
+        on_device = send(rows, self._device)
+        images = crop(self._images, on_device, send(draws.offsets[rows], self._device), self._size)
+        if draws.flips is not None:
+            images = flip(images, send(draws.flips[rows], self._device))
+        if self._operations is not None and draws.ops is not None:
+            self._operations.apply(images, draws.ops[rows])
+        hidden = None
+        if draws.centres is not None:
+            hidden = cutout_mask(send(draws.centres[rows], self._device), self._augment.cutout, self._size)
+        return images, hidden, self._labels[on_device]
+
+    def _finish(
+        self, pixels: Tensor, labels: Tensor, hidden: Tensor | None, mine: slice, mixing: Mixing | None
+    ) -> tuple[Tensor, Tensor]:
+        """Turn one batch of a chunk into what a network takes."""
+        images = pixels.float().mul_(self._scale).sub_(self._shift)
+        if hidden is not None:
+            images.masked_fill_(hidden[mine], 0)
+        targets = labels
+        if self._augment.mix != "none":
+            targets = self._probs[labels]
+            if mixing is not None:
+                images, targets = mix(images, targets, mixing)
+        return images.contiguous(memory_format=torch.channels_last), targets
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """What was drawn for an epoch, on the CPU; everything but the order and the mixing is by image of the split."""
+
+    order: Tensor
+    offsets: Tensor
+    flips: Tensor | None
+    ops: Tensor | None
+    centres: Tensor | None
+    mixings: list[Mixing | None]
+
+
+def _policy(augment: Augment, size: tuple[int, int]) -> Policy | None:
+    if augment.policy == "autoaugment":
+        return autoaugment(size)
+    if augment.policy == "randaugment":
+        return randaugment(augment.randaugment_ops, augment.randaugment_magnitude, size)
+    return None

@@ -1,0 +1,76 @@
+"""Distillation inside a run: a teacher that is given, or the network's own past."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.losses import distillation_loss
+from training.recipe import Distill
+from zoo.errors import UsageError
+
+__all__ = ["Teacher", "Teaching"]
+
+Teacher = Callable[[Tensor], Tensor]
+"""Normalised images `[N, 3, H, W]`, as the student sees them -> logits or log-probabilities `[N, C]`."""
+
+
+class Teaching:
+    """Mixes the labels' loss with the distance to a teacher's answers.
+
+    A teacher that is `given` has the share `1 - hard_share` all along. For `self`, the network as it was when the last
+    epoch ended, in eval mode, the share grows linearly from 0 to that over the run (K. Kim et al., "Self-Knowledge
+    Distillation with Progressive Refinement of Targets", arXiv:2006.12000, section 3.2).
+
+    Args:
+        distill: the recipe's.
+        teacher: the teacher, if it is given.
+
+    Raises:
+        UsageError: the recipe wants a teacher and there is none, or the other way round.
+    """
+
+    def __init__(self, distill: Distill, teacher: Teacher | None) -> None:
+        if (distill.teacher == "given") != (teacher is not None):
+            raise UsageError(
+                "the recipe needs a teacher: give --teacher NAME"
+                if teacher is None
+                else "the recipe's network is its own teacher: leave --teacher out"
+            )
+        self._distill, self._given = distill, teacher
+        self._past: nn.Module | None = None
+
+    def loss(self, hard: Tensor, logits: Tensor, images: Tensor, t: float) -> Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            hard: the labels' loss.
+            logits: the student's, `[N, C]`.
+            images: what they are the answers to.
+            t: share of the run done, in [0, 1).
+        """
+        teacher = self._given or self._past
+        if teacher is None:  # the first epoch of its own teacher
+            return hard
+        with torch.no_grad():
+            wanted = teacher(images)
+        soft_share = (1 - self._distill.hard_share) * (1.0 if self._given else t)
+        return (1 - soft_share) * hard + soft_share * distillation_loss(logits, wanted, self._distill.temperature)
+
+    def end_epoch(self, net: nn.Module) -> None:
+        """Make the network as it is now the next epoch's teacher, if it is its own."""
+        if self._given is None:
+            self._past = copy.deepcopy(net).eval().requires_grad_(False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the past network's state, if there is one."""
+        return {} if self._past is None else {"past": self._past.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any], net: nn.Module) -> None:
+        """Restore the past network; `net` has its architecture."""
+        if "past" in state:
+            self.end_epoch(net)
+            assert self._past is not None  # noqa: S101  # `end_epoch` set it
+            self._past.load_state_dict(state["past"])

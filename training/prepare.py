@@ -1,0 +1,35 @@
+"""The network that a run starts from."""
+
+import torch
+from torch import nn
+
+from training.job import Job
+from training.norms import freeze_scales, ghost_batch_norm
+from training.whitening import whiten_first_layer
+from zoo.archs import create
+from zoo.errors import UsageError
+from zoo.images import normalize
+
+__all__ = ["prepare_network"]
+
+
+def prepare_network(job: Job) -> nn.Module:
+    """Return the network that a job starts from, on the CPU: created from its seed, whitened, its norms changed.
+
+    Raises:
+        UsageError: the recipe does not fit the network.
+    """
+    recipe = job.recipe
+    torch.manual_seed(job.seed)
+    net = create(recipe.arch, len(job.part.classes), **recipe.arch_args)
+    if recipe.whitening:
+        layer = getattr(net, "whiten", None)
+        if not isinstance(layer, nn.Conv2d):
+            raise UsageError(f"recipe {recipe.name!r}: {recipe.arch} has no whitening layer")
+        sample = torch.from_numpy(job.part.images[: recipe.whitening.images])
+        whiten_first_layer(layer, normalize(sample, *job.stats), recipe.whitening.eps)
+    if recipe.norms.scale:
+        freeze_scales(net, recipe.norms.scale)
+    if recipe.norms.ghost:
+        ghost_batch_norm(net, recipe.norms.ghost)
+    return net.to(memory_format=torch.channels_last) if recipe.channels_last else net

@@ -1,68 +1,30 @@
-"""The loop against a plain one, and runs that were interrupted against runs that were not."""
+"""The loop against a plain one, averages against the recorded weights, and runs that end in NaN."""
 
-import os
-import random
+import itertools
 import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.conftest import CPU, fastnet_recipe, fit, noisy_recipe, toy_job, toy_split
-from tests.zoo.conftest import write_mosaic
+from tests.training.conftest import CPU, fastnet_recipe, fit, noisy_recipe, rich_recipe, toy_job
 from training.augment import Batches
 from training.job import Job
 from training.loop import Trained, train
-from training.recipe import ParamGroup, Recipe
+from training.prepare import prepare_network
+from training.recipe import Average, Distill, Optimizer, ParamGroup, Recipe, Schedule
 from training.run import RunFolder
 from training.whitening import whitening_filters
 from zoo.archs import ARCHS, create
 from zoo.archs.fastnet import FastNet
-from zoo.data import MEAN_STD, load_training
 from zoo.errors import MenagerieError, UsageError
 
-ROOT = Path(__file__).parents[2]
 STEPS = 8  # of `toy_job`: two epochs of four
-
-
-class Stop(Exception):  # noqa: N818  # not an error
-    """Interrupts a run."""
-
-
-def train_some(job: Job, folder: Path, steps: int, save_every: float = 0.0) -> None:
-    """Train at most `steps` steps, and stop as abruptly as an exception can."""
-    done = 0
-
-    def progress(_row: object) -> None:
-        nonlocal done
-        done += 1
-        if done == steps:
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(job, RunFolder(folder, job), device=CPU, progress=progress, save_every=save_every)
-
-
-def weights(net: nn.Module) -> dict[str, bytes]:
-    return {name: value.numpy().tobytes() for name, value in net.state_dict().items()}
-
-
-def metrics(trained: Trained) -> list[dict[str, float]]:
-    """All columns but the seconds, which nobody can repeat."""
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in trained.rows]
-
-
-def assert_same(one: Trained, other: Trained) -> None:
-    assert weights(one.net) == weights(other.net)
-    assert metrics(one) == metrics(other)
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -73,8 +35,8 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> 
 
 
 def plain_loop(job: Job) -> tuple[nn.Module, list[tuple[float, float]]]:
-    """Nesterov SGD in fp32 for a recipe of one group, written out; also returns the loss and accuracy of each epoch."""
-    (group,), recipe = job.recipe.groups, job.recipe
+    """Nesterov SGD in fp32 with a linear schedule, written out; also returns the loss and accuracy of each epoch."""
+    recipe, sgd = job.recipe, job.recipe.optimizer
     torch.manual_seed(job.seed)
     net = create(recipe.arch, len(job.part.classes), **recipe.arch_args)
     trainable = [p for p in net.parameters() if p.requires_grad]
@@ -86,13 +48,13 @@ def plain_loop(job: Job) -> tuple[nn.Module, list[tuple[float, float]]]:
         for images, labels in batches.epoch(epoch):
             logits = net(images)
             loss = smoothed_cross_entropy(logits, labels, recipe.label_smoothing)
-            lr = group.lr * max(0.0, 1 - step / (group.anneal * total))
+            lr = sgd.lr * max(0.0, 1 - step / (recipe.schedule.end * total))
             grads = torch.autograd.grad(loss, trainable)
             with torch.no_grad():
                 for p, v, grad in zip(trainable, velocity, grads, strict=True):
-                    decayed = grad + group.weight_decay * p
-                    v.mul_(group.momentum).add_(decayed)
-                    p.sub_(lr * (decayed + group.momentum * v))
+                    decayed = grad + sgd.weight_decay * p
+                    v.mul_(sgd.momentum).add_(decayed)
+                    p.sub_(lr * (decayed + sgd.momentum * v))
             losses.append(float(loss.detach()))
             right.append(float((logits.argmax(1) == labels).float().mean()))
             step += 1
@@ -101,8 +63,12 @@ def plain_loop(job: Job) -> tuple[nn.Module, list[tuple[float, float]]]:
 
 
 def test_loop_equals_a_plain_one(tmp_path: Path) -> None:
-    groups = (ParamGroup("*", "sgd", 0.02, 0.8, 0.01, anneal=0.75),)
-    recipe = noisy_recipe(groups=groups, label_smoothing=0.1, arch_args={"depth": 10, "width": 1})
+    recipe = noisy_recipe(
+        optimizer=Optimizer(0.02, momentum=0.8, weight_decay=0.01),
+        schedule=Schedule("linear", end=0.75),
+        label_smoothing=0.1,
+        arch_args={"depth": 10, "width": 1},
+    )
     job = toy_job(recipe, seed=5)
     trained = fit(job, tmp_path)
     net, epochs = plain_loop(job)
@@ -118,12 +84,13 @@ def test_loop_equals_a_plain_one(tmp_path: Path) -> None:
     assert trained.rows[-1]["val_accuracy"] == pytest.approx((guesses == job.val.labels).mean(), abs=1e-5)
 
 
-@pytest.mark.parametrize("recipe", [fastnet_recipe, noisy_recipe])
+@pytest.mark.parametrize("recipe", [fastnet_recipe, noisy_recipe, rich_recipe])
 def test_loss_goes_down_and_the_classes_are_learnt(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     trained = fit(toy_job(recipe(epochs=5)), tmp_path)
     losses = [row["train_loss"] for row in trained.rows]
     assert losses[-1] < 0.8 * losses[0]
-    assert trained.rows[-1]["train_accuracy"] > 0.8  # a third by chance
+    # A third by chance; the labels of mixed images are not to be had in full.
+    assert trained.rows[-1]["train_accuracy"] > (0.8 if recipe().augment.mix == "none" else 0.5)
     assert trained.rows[-1]["val_accuracy"] > 0.9
     assert not trained.net.training
     assert {p.dtype for p in trained.net.parameters()} == {torch.float32}
@@ -136,9 +103,9 @@ def test_progress_hears_of_each_step_and_of_each_epoch(tmp_path: Path) -> None:
     assert len(heard) == STEPS
     assert [i for i, row in enumerate(heard) if row is not None] == [3, 7]
     assert [row for row in heard if row is not None] == trained.rows
-    assert list(trained.rows[0]) == ["epoch", "train_loss", "train_accuracy", "val_accuracy", "seconds"]
+    assert list(trained.rows[0]) == ["epoch", "train_loss", "train_accuracy", "val_accuracy", "lr", "seconds"]
     lines = (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "epoch,train_loss,train_accuracy,val_accuracy,seconds"
+    assert lines[0] == "epoch,train_loss,train_accuracy,val_accuracy,lr,seconds"
     assert lines[1:] == [",".join(map(str, row.values())) for row in trained.rows]
     assert 0 < trained.rows[0]["seconds"] < trained.rows[1]["seconds"]
 
@@ -153,107 +120,117 @@ def test_state_is_saved_no_more_often_than_asked(tmp_path: Path, monkeypatch: py
     assert saved == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize("recipe", [fastnet_recipe, noisy_recipe])
-def test_same_seed_same_weights(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    one = fit(toy_job(recipe(), seed=3), tmp_path / "one")
-    torch.manual_seed(2)
-    assert_same(one, fit(toy_job(recipe(), seed=3), tmp_path / "two"))
-    other = fit(toy_job(recipe(), seed=4), tmp_path / "other")
-    moved = {n for n, p in other.net.named_parameters() if not torch.equal(p, one.net.get_parameter(n))}
-    assert moved == {n for n, p in other.net.named_parameters() if p.requires_grad}
+class Recorder(RunFolder):
+    """A run's folder that remembers every state it was given; only CPU copies of the network are kept."""
+
+    def __init__(self, path: Path, job: Job) -> None:
+        super().__init__(path, job)
+        self.nets: list[dict[str, Tensor]] = []
+
+    def save(self, state: dict[str, Any], rows: list[dict[str, float]]) -> None:
+        self.nets.append({name: value.clone() for name, value in state["net"].items()})
+        super().save(state, rows)
 
 
-@pytest.mark.parametrize("save_every", [0.0, 3600.0], ids=["each step", "each epoch"])
-@pytest.mark.parametrize("recipe", [fastnet_recipe, noisy_recipe])
-def test_interrupted_at_any_step_the_run_ends_the_same(
-    recipe: Callable[..., Recipe], save_every: float, tmp_path: Path
-) -> None:
-    job = toy_job(recipe())
-    whole = fit(job, tmp_path / "whole", save_every)
-    for steps in range(1, STEPS + 1):
-        folder = tmp_path / f"interrupted-{steps}"
-        train_some(job, folder, steps, save_every)
-        torch.manual_seed(steps)
-        assert RunFolder(folder, job).step() == (steps if save_every == 0 else steps // 4 * 4)
-        assert_same(fit(job, folder, save_every), whole)
+def record(job: Job, folder: Path) -> tuple[Trained, list[dict[str, Tensor]]]:
+    """Train, and return the network's state after each step too."""
+    run = Recorder(folder, job)
+    trained = train(job, run, device=CPU, progress=lambda _row: None, save_every=0)
+    assert len(run.nets) == STEPS
+    return trained, run.nets
 
 
-@pytest.mark.parametrize("recipe", [fastnet_recipe, noisy_recipe])
-def test_interrupted_after_every_step_the_run_ends_the_same(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    job = toy_job(recipe())
-    for step in range(STEPS):
-        assert RunFolder(tmp_path / "run", job).step() == step
-        train_some(job, tmp_path / "run", 1)
-    assert_same(fit(job, tmp_path / "run"), fit(job, tmp_path / "whole"))
+def test_ema_is_that_of_the_recorded_weights_and_statistics(tmp_path: Path) -> None:
+    trained, nets = record(toy_job(noisy_recipe(average=Average("ema", every=2, decay=0.5))), tmp_path)
+    seen = nets[1::2]
+    for name, value in trained.net.state_dict().items():
+        if value.is_floating_point():
+            expected = seen[0][name].double()
+            for t, net in enumerate(seen[1:], 1):
+                decay = min(0.5**2, (1 + t) / (10 + t))
+                expected = decay * expected + (1 - decay) * net[name].double()
+            torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+    assert all(0 <= row["val_accuracy_average"] <= 1 for row in trained.rows)
 
 
-def test_interrupted_by_a_full_disk_the_run_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = toy_job(fastnet_recipe())
-    replaced, renamed = os.replace, []
-
-    def fails_once(source: str, target: Path) -> None:
-        renamed.append(target)
-        if len(renamed) == 5:
-            raise OSError(28, "No space left on device")
-        replaced(source, target)
-
-    monkeypatch.setattr(os, "replace", fails_once)
-    with pytest.raises(MenagerieError, match="No space left on device"):
-        fit(job, tmp_path / "run")
-    assert 0 < RunFolder(tmp_path / "run", job).step() < STEPS
-    assert_same(fit(job, tmp_path / "run"), fit(job, tmp_path / "whole"))
-
-
-_TRAIN = """
-import sys, time
-from pathlib import Path
-import torch
-from tests.training.test_loop import mosaic_job
-from tests.training.conftest import CPU
-from training.loop import train
-from training.run import RunFolder
-
-data, run, threads = sys.argv[1:]
-torch.set_num_threads(int(threads))
-job = mosaic_job(Path(data))
-train(job, RunFolder(Path(run), job), device=CPU, progress=lambda row: time.sleep(0.02), save_every=0.0)
-"""
+def test_swa_is_the_mean_of_the_recorded_weights_with_statistics_of_its_own(tmp_path: Path) -> None:
+    job = toy_job(noisy_recipe(average=Average("swa", every=3, start=0.25), batch_size=8))
+    trained, nets = record(job, tmp_path)
+    names = [name for name, _ in trained.net.named_parameters()]
+    for name in names:  # from a quarter of eight steps on, every third, such that the last is among them
+        expected = torch.stack([nets[step - 1][name].double() for step in (2, 5, 8)]).mean(0)
+        torch.testing.assert_close(trained.net.get_parameter(name).double(), expected, rtol=1e-5, atol=1e-6)
+    batches = Batches(job.part, job.recipe.augment, 8, job.seed, *job.stats, CPU)
+    first = next(m for m in trained.net.modules() if isinstance(m, nn.Conv2d))
+    norm = next(m for m in trained.net.modules() if isinstance(m, nn.BatchNorm2d))
+    with torch.no_grad():
+        outputs = [first(images) for images, _ in batches.epoch(job.recipe.epochs)]
+    means = torch.stack([out.mean((0, 2, 3)) for out in outputs]).mean(0)
+    assert norm.running_mean is not None
+    torch.testing.assert_close(norm.running_mean, means, rtol=1e-4, atol=1e-5)
 
 
-def mosaic_job(data: Path) -> Job:
-    """What `zoo train` would make of a folder: 45 steps."""
-    return Job(fastnet_recipe(epochs=9), 7, "cifar10", *load_training("cifar10", data), *MEAN_STD["cifar10"])
+def test_snapshots_are_the_recorded_networks_at_the_ends_of_the_cycles(tmp_path: Path) -> None:
+    job = toy_job(noisy_recipe(schedule=Schedule("restarts", cycles=3), snapshots=True))
+    trained, nets = record(job, tmp_path)
+    assert list(trained.others) == ["snapshot1", "snapshot2"]
+    for suffix, step in (("snapshot1", 3), ("snapshot2", 5)):  # 8/3 and 16/3, rounded
+        kept = trained.others[suffix].state_dict()
+        assert all(torch.equal(kept[name], value) for name, value in nets[step - 1].items())
+        assert not trained.others[suffix].training
+    assert all(torch.equal(trained.net.state_dict()[name], value) for name, value in nets[-1].items())
 
 
-def test_killed_at_a_random_moment_the_run_ends_the_same(tmp_path: Path) -> None:
-    data = write_mosaic(tmp_path / "data", {"train-1": toy_split(28, size=26), "train-2": toy_split(20, 1, size=26)})
-    run, delay = tmp_path / "run", random.SystemRandom().uniform(0, 0.3)
-    words = [sys.executable, "-c", _TRAIN, data, run, torch.get_num_threads()]
-    with subprocess.Popen([str(word) for word in words], cwd=ROOT) as process:
-        deadline = time.monotonic() + 120
-        while not (run / "state.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(delay)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
-    job = mosaic_job(data)
-    left_at = RunFolder(run, job).step()
-    assert 0 < left_at < 45
-    resumed, whole = fit(job, run, save_every=3600), fit(job, tmp_path / "whole", save_every=3600)
-    assert len(whole.rows) == 9
-    same = weights(resumed.net) == weights(whole.net) and metrics(resumed) == metrics(whole)
-    assert same, f"killed {delay:.3f} s after the first save, at step {left_at}"
+def test_swag_files_as_many_samples_as_asked(tmp_path: Path) -> None:
+    average = Average("swag", every=2, start=0.25, rank=2, samples=2)
+    trained = fit(toy_job(noisy_recipe(average=average)), tmp_path)
+    assert list(trained.others) == ["sample1", "sample2"]
+    flat = [
+        torch.cat([p.flatten() for p in net.parameters()]).detach() for net in (trained.net, *trained.others.values())
+    ]
+    assert all((one - other).norm() > 0 for one, other in itertools.combinations(flat, 2))
 
 
-def test_exploding_loss_is_one_clear_error(tmp_path: Path) -> None:
-    recipe = noisy_recipe(groups=(ParamGroup("*", "sgd", 1e30),))
-    with pytest.raises(MenagerieError, match=r"^the loss is (nan|inf) in epoch 1 \(step 4\): lower the learning rate$"):
-        fit(toy_job(recipe), tmp_path)
-    # Going on does not hide it.
-    with pytest.raises(MenagerieError, match="lower the learning rate"):
-        fit(toy_job(recipe), tmp_path)
+ADVICE = "Lower the learning rate, warm up for longer (schedule.warmup) or clip the gradient (clip_norm)"
+
+
+def test_exploding_loss_names_the_step_and_what_to_do(tmp_path: Path) -> None:
+    recipe = noisy_recipe(optimizer=Optimizer(1e30))
+    said = rf"^the loss is (nan|inf) after step 2; nothing was saved before\. {re.escape(ADVICE)}$"
+    for _ in range(2):  # going on does not hide it
+        with pytest.raises(MenagerieError, match=said):
+            fit(toy_job(recipe), tmp_path, save_every=3600)
     assert not (tmp_path / "metrics.csv").exists()
+    assert not (tmp_path / "state.pt").exists()
+
+
+@pytest.mark.parametrize("save_every", [0.0, 3600.0])
+@pytest.mark.parametrize("average", [None, Average("ema", decay=0.5)])
+def test_weights_that_explode_are_never_saved(average: Average | None, save_every: float, tmp_path: Path) -> None:
+    # Weight decay alone moves these weights. The loss of step 6 is finite, its update is not.
+    schedule = Schedule("lambda", factor="1e-42 if step < 5 else 1")
+    job = toy_job(noisy_recipe(optimizer=Optimizer(1e30, weight_decay=1e10), schedule=schedule, average=average))
+    found = "the weights are not finite after step 6" if save_every == 0 else "the loss is nan after step 7"
+    good = 5 if save_every == 0 else 4
+    said = f"{found}; the last good state, of step {good}, is in {tmp_path}. {ADVICE}"
+    for _ in range(2):
+        with pytest.raises(MenagerieError, match=f"^{re.escape(said)}$"):
+            fit(job, tmp_path, save_every)
+        state = RunFolder(tmp_path, job).load()
+        assert state is not None
+        assert state["step"] == good
+        tensors = list(tensors_of(state))
+        assert len(tensors) > 2 * len(list(prepare_network(job).parameters()))  # the momentum too
+        assert all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def tensors_of(value: object) -> Iterator[Tensor]:
+    """Find all tensors in nested tables and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from tensors_of(inner)
 
 
 def test_first_layer_is_whitened_by_the_first_images_and_stays(tmp_path: Path) -> None:
@@ -298,7 +275,15 @@ def test_precision_decides_on_autocast(precision: str, tmp_path: Path, monkeypat
         ),
         (fastnet_recipe(arch="fastnett"), "unknown architecture 'fastnett' (did you mean 'fastnet'?)"),
         (fastnet_recipe(arch_args={"width": 8}), "architecture 'fastnet': "),
-        (fastnet_recipe(groups=(ParamGroup("head.weight", "sgd", 1.0),)), "no [[groups]] matches whiten.bias"),
+        (
+            fastnet_recipe(groups=(ParamGroup("haed.weight", Optimizer(1.0), Schedule()),)),
+            "[[groups]] params = 'haed.weight' matches no parameter that is left",
+        ),
+        (noisy_recipe(distill=Distill()), "the recipe needs a teacher: give --teacher NAME"),
+        (
+            noisy_recipe(schedule=Schedule("restarts", cycles=9), snapshots=True),
+            "recipe 'noisy': 8 steps are too few for 9 cycles with a snapshot each: lower schedule.cycles",
+        ),
     ],
 )
 def test_recipe_that_does_not_fit_is_refused(recipe: Recipe, message: str, tmp_path: Path) -> None:

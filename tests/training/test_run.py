@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.conftest import fastnet_recipe, toy_job, toy_split
+from tests.training.conftest import fastnet_recipe, rich_recipe, toy_job, toy_split
 from training.job import Job
-from training.recipe import Augment, ParamGroup
+from training.recipe import Augment, Optimizer, ParamGroup, Schedule
+from training.recipe_file import parse_recipe
 from training.run import RunFolder
 from zoo.data import Split
 from zoo.errors import CorruptError, StorageError, UsageError
 
 ROWS = [{"epoch": 1, "train_loss": 2.25, "val_accuracy": 0.5}, {"epoch": 2, "train_loss": 1.5, "val_accuracy": 0.75}]
+FILES = ["metrics.csv", "recipe.toml", "run.json", "state.pt"]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def test_new_folder_is_made_and_empty(job: Job, tmp_path: Path) -> None:
     in_order = hashlib.sha256(job.part.hashes.tobytes() + job.part.labels.tobytes()).hexdigest()
     assert about["data"] == in_order
     assert about["recipe"]["batch_size"] == 8
-    assert [p.name for p in run.path.iterdir()] == ["run.json"]
+    assert sorted(p.name for p in run.path.iterdir()) == ["recipe.toml", "run.json"]
 
 
 def test_saved_state_comes_back(job: Job, tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_the_last_save_counts(job: Job, tmp_path: Path) -> None:
     run.save(state(3), ROWS[:1])
     run.save(state(9), ROWS)
     assert run.step() == 9
-    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["metrics.csv", "run.json", "state.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == FILES
 
 
 def test_metrics_have_a_row_for_each_epoch(job: Job, tmp_path: Path) -> None:
@@ -126,15 +128,24 @@ def relabelled(split: Split) -> Split:
         lambda job: replace(job, recipe=fastnet_recipe(epochs=3)),
         lambda job: replace(job, recipe=fastnet_recipe(augment=Augment("random", 2))),
         lambda job: replace(job, recipe=fastnet_recipe(arch_args={"widths": [8, 8, 16]})),
-        lambda job: replace(job, recipe=fastnet_recipe(groups=(ParamGroup("*", "sgd", 0.1),))),
+        lambda job: replace(job, recipe=fastnet_recipe(groups=(ParamGroup("*", Optimizer(0.1), Schedule()),))),
+        lambda job: replace(job, recipe=fastnet_recipe(clip_norm=1.0)),
+        lambda job: replace(job, val=toy_split(15, seed=9, size=26)),
+        lambda job: replace(job, mean=(0.5, 0.5, 0.5)),
+        lambda job: replace(job, teacher="somebody@0123"),
     ],
-    ids=["seed", "images", "fewer", "label", "epochs", "augment", "arch_args", "groups"],
+    ids=[
+        *("seed", "images", "fewer", "label", "epochs", "augment", "arch_args", "groups", "clip"),
+        *("validation", "mean", "teacher"),
+    ],
 )
 def test_another_job_is_refused_and_harms_nothing(job: Job, tmp_path: Path, change: Callable[[Job], Job]) -> None:
     run = RunFolder(tmp_path, job)
     run.save(state(3), ROWS)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
-    with pytest.raises(UsageError, match=r"another recipe, seed or data: delete it, or give another --run-dir"):
+    with pytest.raises(
+        UsageError, match=r"another recipe, seed, data or teacher: delete it, or give another --run-dir"
+    ):
         RunFolder(tmp_path, change(job))
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
     assert RunFolder(tmp_path, toy_job(fastnet_recipe())).step() == 3
@@ -183,7 +194,7 @@ def test_the_same_images_in_another_order_are_another_run(job: Job, tmp_path: Pa
     RunFolder(tmp_path, job).save(state(7), ROWS)
     turned = replace(job, part=job.part.subset(np.arange(len(job.part))[::-1]))
     assert turned.part.fingerprint == job.part.fingerprint
-    with pytest.raises(UsageError, match="another recipe, seed or data"):
+    with pytest.raises(UsageError, match="another recipe, seed, data or teacher"):
         RunFolder(tmp_path, turned)
 
 
@@ -203,7 +214,7 @@ def test_a_state_without_metrics_is_damage(job: Job, tmp_path: Path) -> None:
 def test_a_description_that_is_no_text_is_another_run(job: Job, tmp_path: Path) -> None:
     RunFolder(tmp_path, job).save(state(7), ROWS)
     (tmp_path / "run.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="another recipe, seed or data"):
+    with pytest.raises(UsageError, match="another recipe, seed, data or teacher"):
         RunFolder(tmp_path, job)
 
 
@@ -212,3 +223,36 @@ def test_what_a_kill_left_is_cleared_away(job: Job, tmp_path: Path) -> None:
     (tmp_path / ".state.pt.a1b2").write_bytes(b"half a state")
     assert RunFolder(tmp_path, job).step() == 7
     assert not list(tmp_path.glob(".*"))
+
+
+def test_the_resolved_recipe_is_kept_and_can_be_read(tmp_path: Path) -> None:
+    recipe = rich_recipe()
+    RunFolder(tmp_path, toy_job(recipe))
+    assert parse_recipe("rich", (tmp_path / "recipe.toml").read_text(encoding="utf-8")) == recipe
+
+
+def test_rows_are_those_of_the_metrics(job: Job, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, job)
+    assert run.rows() == []
+    run.save(state(3), ROWS)
+    assert run.rows() == ROWS
+
+
+def test_a_network_that_was_kept_comes_back(job: Job, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, job)
+    kept, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    run.save_network("snapshot1", kept)
+    run.load_network("snapshot1", other)
+    assert torch.equal(other.weight, kept.weight)
+    with pytest.raises(CorruptError, match=r"snapshot2\.pt is damaged: delete"):
+        run.load_network("snapshot2", other)
+    (tmp_path / "snapshot1.pt").write_bytes(b"")
+    with pytest.raises(CorruptError, match=r"snapshot1\.pt is damaged: delete"):
+        run.load_network("snapshot1", other)
+
+
+def test_a_kept_network_of_another_architecture_is_damage(job: Job, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, job)
+    run.save_network("snapshot1", torch.nn.Linear(3, 2))
+    with pytest.raises(CorruptError, match=r"snapshot1\.pt is damaged: delete"):
+        run.load_network("snapshot1", torch.nn.Linear(4, 2))

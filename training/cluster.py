@@ -107,8 +107,9 @@ def _connect(cluster: Cluster) -> Any:  # noqa: ANN401  # the module, which need
     except ImportError as error:
         raise MenagerieError("--cluster needs Ray: pip install '.[cluster]'") from error
     try:
+        _knock(cluster.address)
         ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise MenagerieError(
             f"no Ray cluster at {cluster.address!r}: start one with `ray start --head`, or give its address"
         ) from error
@@ -119,6 +120,13 @@ def _connect(cluster: Cluster) -> Any:  # noqa: ANN401  # the module, which need
         what = f"{there:g} CPU cores, fewer than --cpus-per-trial {wanted}" if cluster.cpus else "no GPU"
         raise UsageError(f"the Ray cluster at {cluster.address!r} has {what}; --cpus-per-trial N trains on CPU cores")
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` if nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _train(trial: Trial, program: str, environment: dict[str, str], token: Path) -> Outcome:

@@ -22,7 +22,7 @@ class Teaching:
 
     A teacher that is `given` has the share `1 - hard_share` all along. For `self`, the network as it was when the last
     epoch ended, in eval mode, the share grows linearly from 0 to that over the run (K. Kim et al., "Self-Knowledge
-    Distillation with Progressive Refinement of Targets", arXiv:2006.12000, section 3.2).
+    Distillation with Progressive Refinement of Targets", arXiv:2006.12000).
 
     Args:
         distill: the recipe's.

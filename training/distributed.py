@@ -1,6 +1,7 @@
 """Several processes that train one network: `torchrun` starts them, this says which of them we are."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +105,9 @@ def joined(device: torch.device) -> Iterator[World]:
     except ValueError as error:
         raise UsageError(f"WORLD_SIZE is {size}, but this is not a process of torchrun's: {error}") from error
     try:
-        yield World(distributed.get_rank(), size)
+        with warnings.catch_warnings():
+            # 1x1 filters have two descriptions of the same layout, which DistributedDataParallel takes for two layouts.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
+            yield World(distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()

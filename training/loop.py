@@ -156,7 +156,7 @@ class _Loop:
 
     def agrees(self) -> bool:
         """Say whether this is a step at which the processes agree on what to do next; one alone always does."""
-        return self.world.size == 1 or self.step % _LOOK_EVERY == 0
+        return self.world.size == 1 or self.step % _LOOK_EVERY == 0 or self.step % len(self.batches) == 0
 
     def save(self, run: RunFolder | None) -> None:
         """Save the state, and the network if this is the end of a cycle; nothing that is not finite."""

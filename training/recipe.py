@@ -93,9 +93,9 @@ class Recipe:
             (self.epochs > 0, "epochs must be above 0"),
             (self.batch_size > 1, "batch_size must be above 1"),
             (0 <= self.label_smoothing < 1, "label_smoothing must be in [0, 1)"),
-            (0 <= self.clip_norm < math.inf, "clip_norm must not be negative"),
+            (0 <= self.clip_norm < math.inf, "clip_norm must be finite and not negative"),
             (self.accumulate > 0, "accumulate must be above 0"),
-            (self.batch_size % self.accumulate == 0, "batch_size must be a multiple of accumulate"),
+            (self.batch_size % max(self.accumulate, 1) == 0, "batch_size must be a multiple of accumulate"),
             (not muon or self.precision != "fp16", "muon works in bf16 or fp32, not in fp16"),
             (not muon or not self.channels_last, "muon needs contiguous filters: no channels_last"),
             (

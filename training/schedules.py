@@ -1,7 +1,7 @@
 """Learning-rate schedules as pure functions of the step.
 
 A closed formula for each, rather than a recursion from step to step: nothing drifts, any step can be asked for (to plot
-it, or to go on from it), and a formula is the same at every world size. torch's `LambdaLR` applies them.
+it, or to go on from it), and a formula is the same at every world size. `training.step` applies them.
 """
 
 import itertools
@@ -9,14 +9,14 @@ import math
 from collections.abc import Callable
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from training.expression import compile_expression
 from training.recipe import Schedule
 from training.tables import LAMBDA_NAMES
 from zoo.errors import UsageError
 
-__all__ = ["build_schedule", "cycle_ends", "factor"]
+__all__ = ["cycle_ends", "factor", "plateau"]
 
 
 def factor(schedule: Schedule, steps: int, steps_per_epoch: int) -> Callable[[int], float]:
@@ -126,13 +126,6 @@ def _expression(text: str, steps_per_epoch: int, run: float, warm: float) -> Cal
     return at
 
 
-def build_schedule(
-    schedule: Schedule, optimizer: Optimizer, steps: int, steps_per_epoch: int
-) -> LRScheduler | ReduceLROnPlateau:
-    """Return the scheduler that sets an optimizer's learning rate, to be stepped after each optimizer step.
-
-    A `ReduceLROnPlateau` is to be stepped with the validation accuracy, after each epoch instead.
-    """
-    if schedule.kind == "plateau":
-        return ReduceLROnPlateau(optimizer, mode="max", factor=schedule.gamma, patience=schedule.patience)
-    return LambdaLR(optimizer, factor(schedule, steps, steps_per_epoch))
+def plateau(schedule: Schedule, optimizer: Optimizer) -> ReduceLROnPlateau:
+    """Return the scheduler of a `plateau` schedule, to be stepped with the validation accuracy after each epoch."""
+    return ReduceLROnPlateau(optimizer, mode="max", factor=schedule.gamma, patience=schedule.patience)

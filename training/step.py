@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from training.augment.streams import Stream
 from training.distill import Teaching
@@ -17,7 +16,7 @@ from training.job import Job
 from training.losses import hits
 from training.optimizers import build_optimizers
 from training.sam import ascend, frozen_statistics
-from training.schedules import factor
+from training.schedules import factor, plateau
 from tta import autocast
 
 __all__ = ["Step"]
@@ -48,9 +47,7 @@ class Step:
             None if schedule.kind == "plateau" else factor(schedule, steps, per_epoch) for _, schedule in self._rates
         ]
         self._plateaus = [
-            ReduceLROnPlateau(optimizer, "max", schedule.gamma, schedule.patience)
-            if schedule.kind == "plateau"
-            else None
+            plateau(schedule, optimizer) if schedule.kind == "plateau" else None
             for optimizer, (_, schedule) in zip(self._optimizers, self._rates, strict=True)
         ]
         self._scaler = torch.amp.GradScaler(device.type, enabled=job.recipe.precision == "fp16")
@@ -115,9 +112,9 @@ class Step:
 
     def end_epoch(self, val_accuracy: float) -> None:
         """Let schedules that wait for a plateau look at the epoch's validation accuracy."""
-        for plateau in self._plateaus:
-            if plateau is not None:
-                plateau.step(val_accuracy)
+        for waiting in self._plateaus:
+            if waiting is not None:
+                waiting.step(val_accuracy)
 
     @property
     def learning_rates(self) -> list[float]:
@@ -128,7 +125,7 @@ class Step:
         """Return the state of optimizers, plateaus and loss scale."""
         return {
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            "plateaus": [None if plateau is None else plateau.state_dict() for plateau in self._plateaus],
+            "plateaus": [None if waiting is None else waiting.state_dict() for waiting in self._plateaus],
             "scaler": self._scaler.state_dict(),
         }
 
@@ -136,9 +133,9 @@ class Step:
         """Go on from a state."""
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        for plateau, saved in zip(self._plateaus, state["plateaus"], strict=True):
-            if plateau is not None:
-                plateau.load_state_dict(saved)
+        for waiting, saved in zip(self._plateaus, state["plateaus"], strict=True):
+            if waiting is not None:
+                waiting.load_state_dict(saved)
         self._scaler.load_state_dict(state["scaler"])
 
 

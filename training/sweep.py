@@ -14,6 +14,7 @@ from training.heatmap import Axis, heatmap, line
 from training.recipe_file import load_recipe, to_toml
 from training.statistics import Spread, spread
 from training.trial import Outcome, Trial
+from zoo import store
 from zoo.errors import UsageError
 from zoo.files import atomic_write
 
@@ -129,7 +130,7 @@ def plan(
     Raises:
         UsageError, NotFoundError: as in `load_recipe`, for any place of the grid, before anything is trained.
     """
-    points = []
+    points, cache = [], store.cache_folder().absolute()
     for values in itertools.product(*grid.values()):
         settings = dict(zip(grid, values, strict=True))
         overrides = (*request.overrides, *(f"{key}={value}" for key, value in settings.items()))
@@ -145,7 +146,8 @@ def plan(
             entries = to if usual and to is not None else out / "entries"
             given = [f"--set={override}" for override in overrides]
             kept = () if usual else ("--run-dir", str(out / "runs" / name), "--replace")
-            words = (request.recipe, "--seed", str(seed), "--name", name, "--to", str(entries), *kept, *given)
+            shelf = () if usual and entries == cache else ("--to", str(entries))
+            words = (request.recipe, "--seed", str(seed), "--name", name, *shelf, *kept, *given)
             trials.append(
                 Trial(
                     name=name,

@@ -81,7 +81,7 @@ class Whitening:
     def __post_init__(self) -> None:
         demand(
             (self.images > 0, "whitening.images must be above 0"),
-            (0 <= self.eps < math.inf, "whitening.eps must not be negative"),
+            (0 <= self.eps < math.inf, "whitening.eps must be finite and not negative"),
         )
 
 
@@ -110,7 +110,7 @@ class Optimizer:
             (0 < self.lr < math.inf, "optimizer.lr must be finite and above 0"),
             (0 <= self.momentum < 1, "optimizer.momentum must be in [0, 1)"),
             (0 <= self.beta2 < 1, "optimizer.beta2 must be in [0, 1)"),
-            (0 <= self.weight_decay < math.inf, "optimizer.weight_decay must not be negative"),
+            (0 <= self.weight_decay < math.inf, "optimizer.weight_decay must be finite and not negative"),
             (self.kind == "muon" or not self.normalize, "optimizer.normalize is for muon"),
         )
 
@@ -195,7 +195,7 @@ class Schedule:
             (0 < self.cycles <= _MOST_CYCLES, f"schedule.cycles must be in 1..{_MOST_CYCLES}"),
             (1 <= self.growth < math.inf, "schedule.growth must be finite and at least 1"),
             (
-                (self.cycles - 1) * math.log(self.growth) <= math.log(_MOST_GROWTH),
+                (self.cycles - 1) * math.log(max(self.growth, 1)) <= math.log(_MOST_GROWTH),
                 f"schedule.growth makes the last of the cycles more than {_MOST_GROWTH:,.0f} times the first",
             ),
             (0 < self.peak < 1, "schedule.peak must be in (0, 1)"),
@@ -302,5 +302,5 @@ class Norms:
     def __post_init__(self) -> None:
         demand(
             (self.ghost == 0 or self.ghost > 1, "norms.ghost must be 0 or above 1"),
-            (0 <= self.scale < math.inf, "norms.scale must not be negative"),
+            (0 <= self.scale < math.inf, "norms.scale must be finite and not negative"),
         )

@@ -147,7 +147,7 @@ class Running:
         if code < 0:
             return Outcome(trial, error=f"killed by {signal.Signals(-code).name}", killed=True)
         if code > 0:
-            return Outcome(trial, error=last_line(trial.log) or f"exit code {code}")
+            return Outcome(trial, error=last_line(trial.log).removeprefix("error: ") or f"exit code {code}")
         return finished(trial, skipped=False) or Outcome(trial, error=f"it filed no entry in {trial.entries}")
 
     def wait(self) -> Outcome:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -54,6 +55,16 @@ def test_no_cluster_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         run([trial_in(tmp_path)], Cluster(), tmp_path)
 
 
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_an_address_where_nothing_listens_is_not_tried_for_minutes(tmp_path: Path, form: str) -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        where = form.format(unheard.getsockname()[1])
+        with pytest.raises(MenagerieError, match=f"^no Ray cluster at '{where}': start one"):
+            run([trial_in(tmp_path)], Cluster(where), tmp_path)
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Start a cluster of one node with three cores, with `ray` quiet about what it would like to tell its makers."""
@@ -86,7 +97,7 @@ class TestRay:
         outcomes = run(trials, Cluster(address, cpus=1), tmp_path)
         assert {o.trial.seed: o.error for o in outcomes} == {
             1: None,
-            13: "error: the loss is nan in epoch 2 (step 7): lower the learning rate",
+            13: "the loss is nan in epoch 2 (step 7): lower the learning rate",
             2: None,
         }
         assert {o.trial.seed: o.accuracy.get("flip") for o in outcomes} == {1: 0.901, 13: None, 2: 0.902}

@@ -19,9 +19,9 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Every scalar of a run's folder: its epochs and values."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorBoard's own
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
 
-        reader = EventAccumulator(str(run / "events")).Reload()
+        reader = event_accumulator.EventAccumulator(str(run / "events")).Reload()
         return {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
 
 

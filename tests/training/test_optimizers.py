@@ -1,16 +1,19 @@
-"""Muon against a slow twin in float64, schedules against tables, groups against the parameters they name."""
+"""SGD, AdamW and Muon against slow twins in float64, and groups against the parameters they name."""
 
 import copy
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from training.optimizers import FilterMuon, anneal, build_optimizers
-from training.recipe import ParamGroup
+from training.optimizers import FilterMuon, build_optimizers
+from training.recipe import Optimizer, ParamGroup, Schedule
 from zoo.errors import UsageError
 
 SHAPES = [(8, 3, 3, 3), (6, 6, 3, 3), (12, 5, 2, 2)]  # none is taller than wide
@@ -179,18 +182,69 @@ def test_closure_is_refused() -> None:
         FilterMuon(filters(SHAPES), 0.1, 0.6, 0.0, normalize=False).step(lambda: 0.0)
 
 
+def slow_sgd(weight: list[float], grads: list[list[float]], own: Optimizer) -> list[float]:
+    """SGD with Nesterov momentum (I. Sutskever et al., 2013, as torch.optim.SGD writes it) and coupled weight decay."""
+    out, velocity = list(weight), [0.0] * len(weight)
+    for grad in grads:
+        for i, g in enumerate(grad):
+            slope = g + own.weight_decay * out[i]
+            velocity[i] = own.momentum * velocity[i] + slope
+            out[i] -= own.lr * (slope + own.momentum * velocity[i])
+    return out
+
+
+def slow_adamw(weight: list[float], grads: list[list[float]], own: Optimizer) -> list[float]:
+    """I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101, algorithm 2."""
+    out, first, second = list(weight), [0.0] * len(weight), [0.0] * len(weight)
+    for step, grad in enumerate(grads, 1):
+        for i, g in enumerate(grad):
+            first[i] = own.momentum * first[i] + (1 - own.momentum) * g
+            second[i] = own.beta2 * second[i] + (1 - own.beta2) * g**2
+            mean, square = first[i] / (1 - own.momentum**step), second[i] / (1 - own.beta2**step)
+            out[i] -= own.lr * (mean / (math.sqrt(square) + 1e-8) + own.weight_decay * out[i])
+    return out
+
+
 @pytest.mark.parametrize(
-    ("schedule", "steps", "expected"),
+    ("own", "twin"),
     [
-        ("linear", 4, [1, 0.75, 0.5, 0.25, 0, 0, 0]),
-        ("linear", 2.5, [1, 0.6, 0.2, 0, 0]),
-        ("cosine", 4, [1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4, 0, 0]),
-        ("cosine", 3, [1, 0.75, 0.25, 0, 0]),
+        (Optimizer(0.1), slow_sgd),
+        (Optimizer(0.1, momentum=0.0), slow_sgd),
+        (Optimizer(0.3, momentum=0.85, weight_decay=0.1), slow_sgd),
+        (Optimizer(0.01, "adamw"), slow_adamw),
+        (Optimizer(0.1, "adamw", momentum=0.8, beta2=0.95, weight_decay=0.5), slow_adamw),
+        (Optimizer(0.1, "adamw", momentum=0.0, beta2=0.0), slow_adamw),
     ],
 )
-def test_anneal(schedule: str, steps: float, expected: list[float]) -> None:
-    factor = anneal(schedule, steps)  # type: ignore[arg-type]  # parametrised text
-    assert [factor(step) for step in range(len(expected))] == pytest.approx(expected, abs=1e-12)
+def test_four_steps_equal_the_slow_twin(
+    own: Optimizer, twin: Callable[[list[float], list[list[float]], Optimizer], list[float]]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Module()
+    weight = nn.Parameter(torch.randn(5, generator=generator, dtype=torch.float64))
+    net.register_parameter("weight", weight)
+    grads = [torch.randn(5, generator=generator, dtype=torch.float64) for _ in range(4)]
+    expected = twin(weight.tolist(), [g.tolist() for g in grads], own)
+    ((_, optimizer),) = build_optimizers(net, [ParamGroup("*", own, Schedule())])
+    for grad in grads:
+        weight.grad = grad.clone()
+        optimizer.step()
+    assert weight.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_built_muon_is_set_as_its_group_says() -> None:
+    (weight,) = filters([(6, 6, 3, 3)])
+    grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    net = nn.Conv2d(6, 6, 3, bias=False)
+    net.weight = nn.Parameter(weight.detach().clone())
+    own = Optimizer(0.3, "muon", momentum=0.6, weight_decay=0.5, normalize=True)
+    ((_, optimizer),) = build_optimizers(net, [ParamGroup("*", own, Schedule())])
+    twin = FilterMuon([weight], 0.3, 0.6, 0.5, normalize=True)
+    for _ in range(2):
+        net.weight.grad, weight.grad = grad.clone(), grad.clone()
+        optimizer.step()
+        twin.step()
+    assert torch.equal(net.weight, weight)
 
 
 def small_net() -> nn.Module:
@@ -199,56 +253,74 @@ def small_net() -> nn.Module:
     return net
 
 
+def group(params: str, lr: float = 0.1, **changes: float) -> ParamGroup:
+    return ParamGroup(params, Optimizer(lr, **changes), Schedule("linear"))  # type: ignore[arg-type]  # numbers only
+
+
+def held(net: nn.Module, groups: Sequence[ParamGroup]) -> list[list[str]]:
+    """Return the names of the parameters that each built optimizer moves."""
+    named = {p.data_ptr(): name for name, p in net.named_parameters()}
+    return [
+        [named[p.data_ptr()] for g in optimizer.param_groups for p in g["params"]]
+        for _, optimizer in build_optimizers(net, groups)
+    ]
+
+
 def test_each_trainable_parameter_is_in_the_first_group_that_matches() -> None:
     net = small_net()
-    groups = [
-        ParamGroup("0.weight", "muon", 0.2, 0.6, 0.1, normalize=True),
-        ParamGroup("*.bias", "sgd", 0.3, 0.0, 0.2),
-        ParamGroup("*", "sgd", 0.4, 0.8, 0.3),
-    ]
-    optimizers, schedules = build_optimizers(net, groups, 10)
-    named = {p.data_ptr(): name for name, p in net.named_parameters()}
-    held = [[named[p.data_ptr()] for g in o.param_groups for p in g["params"]] for o in optimizers]
-    assert held == [["0.weight"], ["0.bias", "1.bias", "3.bias"], ["3.weight"]]
+    muon = ParamGroup("0.weight", Optimizer(0.2, "muon", 0.6, weight_decay=0.1, normalize=True), Schedule())
+    groups = [muon, group("*.bias", 0.3, momentum=0.0, weight_decay=0.2), group("*", 0.4, momentum=0.8)]
+    assert held(net, groups) == [["0.weight"], ["0.bias", "1.bias", "3.bias"], ["3.weight"]]
+    built = build_optimizers(net, groups)
+    assert [group for group, _ in built] == groups
+    optimizers = [optimizer for _, optimizer in built]
     assert [type(o) for o in optimizers] == [FilterMuon, torch.optim.SGD, torch.optim.SGD]
-    settings = [[o.param_groups[0][k] for k in ("lr", "momentum", "weight_decay", "nesterov")] for o in optimizers]
-    assert settings == [[0.2, 0.6, 0.1, True], [0.3, 0.0, 0.2, False], [0.4, 0.8, 0.3, True]]
-    assert [s.optimizer for s in schedules] == optimizers
+    settings_ = [[o.param_groups[0][k] for k in ("lr", "momentum", "weight_decay", "nesterov")] for o in optimizers]
+    assert settings_ == [[0.2, 0.6, 0.1, True], [0.3, 0.0, 0.2, False], [0.4, 0.8, 0.0, True]]
 
 
-def test_schedules_anneal_over_their_share_of_the_run() -> None:
-    net = small_net()
-    groups = [
-        ParamGroup("0.*", "sgd", 1.0, anneal=0.25),
-        ParamGroup("1.*", "sgd", 2.0),
-        ParamGroup("3.*", "sgd", 4.0, schedule="cosine", anneal=0.75),
-    ]
-    optimizers, schedules = build_optimizers(net, groups, 8)
-    rates = []
-    for _ in range(8):
-        rates.append([o.param_groups[0]["lr"] for o in optimizers])
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-    first, second, third = zip(*rates, strict=True)
-    assert first == pytest.approx([1, 0.5, 0, 0, 0, 0, 0, 0])
-    assert second == pytest.approx([2, 1.75, 1.5, 1.25, 1, 0.75, 0.5, 0.25])
-    root = 3**0.5
-    assert third == pytest.approx([4, 2 + root, 3, 2, 1, 2 - root, 0, 0])
+def test_adamw_is_set_as_its_group_says() -> None:
+    own = Optimizer(0.01, "adamw", 0.8, 0.99, 0.3)
+    ((_, optimizer),) = build_optimizers(small_net(), [ParamGroup("*", own, Schedule())])
+    assert type(optimizer) is torch.optim.AdamW
+    assert [optimizer.param_groups[0][k] for k in ("lr", "betas", "weight_decay")] == [0.01, (0.8, 0.99), 0.3]
 
 
-def test_parameter_without_a_group_is_named() -> None:
-    with pytest.raises(UsageError, match=r"no \[\[groups\]\] matches 1.bias, 3.weight"):
-        build_optimizers(small_net(), [ParamGroup("0.*", "sgd", 0.1), ParamGroup("3.bias", "sgd", 0.1)], 10)
+NAMES = [name for name, p in small_net().named_parameters() if p.requires_grad]
 
 
-@pytest.mark.parametrize("patterns", [["*", "*.bias"], ["convolution.*", "*"], ["1.weight", "*"]])
-def test_group_without_a_parameter_is_named(patterns: list[str]) -> None:
-    empty = next(p for p in patterns if p != "*")
-    with pytest.raises(UsageError, match=re.escape(f"[[groups]] params = {empty!r} matches no parameter that is left")):
-        build_optimizers(small_net(), [ParamGroup(p, "sgd", 0.1) for p in patterns], 10)
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([*NAMES, "*.bias", "*.weight", "?.*", "0.*", "[01].*", "*"]), max_size=4))
+def test_groups_partition_the_parameters(patterns: list[str]) -> None:
+    expected: list[list[str]] = []
+    left = list(NAMES)
+    for pattern in (*patterns, "*"):
+        expected.append([name for name in left if fnmatchcase(name, pattern)])
+        left = [name for name in left if name not in expected[-1]]
+    groups = [group(pattern) for pattern in (*patterns, "*")]
+    if all(expected[:-1]):
+        assert held(small_net(), groups) == [names for names in expected if names]
+    else:
+        empty = patterns[expected.index([])]
+        with pytest.raises(UsageError, match=f"^{re.escape(f'[[groups]] params = {empty!r} matches no parameter')}"):
+            build_optimizers(small_net(), groups)
 
 
-def test_muon_for_other_than_filters_is_a_usage_error() -> None:
-    with pytest.raises(UsageError):
-        build_optimizers(small_net(), [ParamGroup("*", "muon", 0.1)], 10)
+def test_rest_may_be_empty() -> None:
+    groups = [group("*"), group("*")]
+    assert [g for g, _ in build_optimizers(small_net(), groups)] == groups[:1]
+
+
+@pytest.mark.parametrize("pattern", ["convolution.*", "1.weight"])  # the latter is frozen
+def test_group_without_a_parameter_is_named(pattern: str) -> None:
+    message = f"[[groups]] params = {pattern!r} matches no parameter that is left"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        build_optimizers(small_net(), [group(pattern), group("*")])
+
+
+def test_muon_for_other_than_filters_says_where() -> None:
+    muon = ParamGroup("*", Optimizer(0.1, "muon"), Schedule())
+    with pytest.raises(UsageError, match=r"^\[optimizer\]: Muon needs contiguous filters of shape"):
+        build_optimizers(small_net(), [muon])
+    with pytest.raises(UsageError, match=r"^\[\[groups\]\] params = '\*': Muon needs contiguous filters of shape"):
+        build_optimizers(small_net(), [muon, group("*")])

@@ -109,7 +109,8 @@ def test_interrupted_after_every_step_the_run_ends_the_same(recipe: Recipe, tmp_
 
 @pytest.mark.parametrize("steps", [1, 4, 7, 8])
 def test_asked_to_stop_it_finishes_the_step_and_saves(steps: int, tmp_path: Path) -> None:
-    job, done = toy_job(rich_recipe()), []
+    done: list[dict[str, float] | None] = []
+    job = toy_job(rich_recipe())
 
     def run_on() -> Trained:
         run = RunFolder(tmp_path / "run", job)
@@ -126,8 +127,9 @@ def test_asked_to_stop_it_finishes_the_step_and_saves(steps: int, tmp_path: Path
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    heard: list[dict[str, float] | None] = []
     job = toy_job(RECIPES["swag"])
-    whole, heard = fit(job, tmp_path), []
+    whole = fit(job, tmp_path)
     again = train(job, RunFolder(tmp_path, job), device=CPU, progress=heard.append)
     assert not heard
     assert_same(again, whole)

@@ -20,13 +20,12 @@ from torch.optim.lr_scheduler import (
     LRScheduler,
     MultiStepLR,
     OneCycleLR,
-    ReduceLROnPlateau,
     SequentialLR,
     StepLR,
 )
 
 from training.recipe import Schedule
-from training.schedules import build_schedule, cycle_ends, factor
+from training.schedules import cycle_ends, factor, plateau
 from zoo.errors import UsageError
 
 N = 60
@@ -254,17 +253,15 @@ def test_final_holds_from_the_end_on(schedule: Schedule, run: tuple[int, int]) -
 @settings(deadline=None)
 @given(
     schedule=st.one_of(*(KINDS[kind] for kind in ("constant", "linear", "cosine", "restarts"))),
-    warmup=shares(0.05, 0.4),
+    rise=st.integers(100, 800),
 )
-def test_warm_up_is_a_line_that_the_schedule_goes_on_from(schedule: Schedule, warmup: float) -> None:
-    steps = 5000
-    warm = Schedule(**{**vars(schedule), "warmup": warmup, "by": "step"})
+def test_warm_up_is_a_line_that_the_schedule_goes_on_from(schedule: Schedule, rise: int) -> None:
+    steps = 2000
+    warm = Schedule(**{**vars(schedule), "warmup": rise / steps, "by": "step"})
     at = factor(warm, steps, 10)
-    rise = math.ceil(warmup * steps)
-    line = [warm.warmup_from + (1 - warm.warmup_from) * step / (warmup * steps) for step in range(rise)]
-    assert [at(step) for step in range(rise)] == pytest.approx(line, abs=1e-9)
+    line = [warm.warmup_from + (1 - warm.warmup_from) * step / rise for step in range(rise + 1)]
+    assert [at(step) for step in range(rise + 1)] == pytest.approx(line, abs=1e-9)
     assert at(0) == warm.warmup_from
-    assert at(rise) == pytest.approx(1, abs=0.01)
 
 
 @settings(deadline=None)
@@ -273,10 +270,10 @@ def test_warm_up_is_a_line_that_the_schedule_goes_on_from(schedule: Schedule, wa
     warmup=shares(0.05, 0.4),
 )
 def test_warm_up_rises_to_wherever_the_schedule_is_by_then(schedule: Schedule, warmup: float) -> None:
-    steps = 5000
+    steps = 2000
     warm, cold = (Schedule(**{**vars(schedule), "warmup": w, "by": "step"}) for w in (warmup, 0.0))
     at, other = factor(warm, steps, 10), factor(cold, steps, 10)
-    after = range(math.ceil(warmup * steps), steps, 50)
+    after = range(math.ceil(warmup * steps), steps, 20)
     assert [at(step) for step in after] == pytest.approx([other(step) for step in after], abs=1e-9)
     assert at(0) == warm.warmup_from
     rise = [at(step) for step in range(math.ceil(warmup * steps))]
@@ -284,7 +281,7 @@ def test_warm_up_rises_to_wherever_the_schedule_is_by_then(schedule: Schedule, w
     assert slopes == pytest.approx([slopes[0]] * len(slopes), abs=1e-9)
     top = rise[0] + slopes[0] * warmup * steps
     around = (other(math.floor(warmup * steps)), other(math.ceil(warmup * steps)))  # there may be a drop in between
-    assert min(abs(top - value) for value in around) < 1e-3
+    assert min(abs(top - value) for value in around) < 0.01
 
 
 @settings(deadline=None)
@@ -326,24 +323,12 @@ def test_plateau_is_no_function_of_the_step() -> None:
         factor(Schedule("plateau"), 10, 2)
 
 
-def test_built_plateau_drops_after_epochs_of_patience() -> None:
+def test_plateau_drops_after_epochs_of_patience() -> None:
     optimizer = some_optimizer(0.8)
-    scheduler = build_schedule(Schedule("plateau", patience=2, gamma=0.5), optimizer, 100, 10)
-    assert isinstance(scheduler, ReduceLROnPlateau)
+    scheduler = plateau(Schedule("plateau", patience=2, gamma=0.5), optimizer)
     rates = []
     for accuracy in (0.5, 0.6, 0.6, 0.55, 0.6, 0.6, 0.7, 0.7, 0.7, 0.7):
         optimizer.step()
         scheduler.step(accuracy)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.4, 0.4, 0.2])
-
-
-def test_built_schedule_sets_the_learning_rate() -> None:
-    optimizer = some_optimizer(0.8)
-    scheduler = build_schedule(Schedule("linear"), optimizer, 4, 2)
-    rates = []
-    for _ in range(4):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2])

@@ -28,7 +28,7 @@ def test_a_trial_ends_with_what_its_card_says_of_the_validation_split(tmp_path: 
 
 def test_a_failure_is_the_last_line_of_the_log(tmp_path: Path) -> None:
     outcome = Running(trial_in(tmp_path, seed=13), PROGRAM).wait()
-    assert outcome.error == "error: the loss is nan in epoch 2 (step 7): lower the learning rate"
+    assert outcome.error == "the loss is nan in epoch 2 (step 7): lower the learning rate"
     assert (outcome.accuracy, outcome.killed) == ({}, False)
     assert outcome.trial.log.read_text().startswith("epoch 1\nepoch 2\n")
 
@@ -105,7 +105,7 @@ def test_told_to_stop_it_saves_and_the_next_goes_on(tmp_path: Path, monkeypatch:
     stop([running])
     ended = running.poll()
     assert ended is not None
-    assert ended.error == "error: stopped: go on with the same command"
+    assert ended.error == "stopped: go on with the same command"
     done = int((run / "state").read_text())
     assert 0 < done < 40
     monkeypatch.setenv("STAND_IN_PAUSE", "0")

@@ -43,7 +43,7 @@ def command(
 
     \b
       zoo compare resnet18 resnet18 --set-b label_smoothing=0.2 --runs 5 --data cifar10/
-      zoo compare wrn28-10-30ep wrn28-10-sam-30ep --runs 3 --data cifar10/
+      zoo compare wrn28-10-30ep wrn40-10-30ep --runs 3 --data cifar10/
     """
     from training.statistics import paired_interval, spread, verdict
     from training.sweep import plan

@@ -72,7 +72,8 @@ def command(
         click.echo(json.dumps(found, indent=1))
     else:
         _print_table(points, means, len(seeds))
-        click.echo(f"{out / 'sweep.csv'}{f', {picture.name}' if drawn else ''}", err=True)
+        if not options.quiet:
+            click.echo(f"{out / 'sweep.csv'}{f', {picture.name}' if drawn else ''}", err=True)
     check_all_done(outcomes)
 
 

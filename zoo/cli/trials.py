@@ -159,19 +159,26 @@ def _run_here(
     report: "Callable[[Outcome], None]",
     stopped: Callable[[], bool],
 ) -> None:
-    import torch
-
     from training.pool import run_here
 
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = shown.split(",") if shown else [str(i) for i in range(torch.cuda.device_count())]
-    if options.device not in {None, "cuda"} or len(gpus) < 2 or not torch.cuda.is_available():  # noqa: PLR2004  # plural
-        gpus = []
+    gpus = _gpus() if options.device in {None, "cuda"} else []
     jobs = options.jobs or max(len(gpus), 1)
     if jobs > 1:
+        import torch
+
         threads = ("--threads", str(max(torch.get_num_threads() // jobs, 1)))
         trials = [replace(trial, arguments=(*trial.arguments, *threads)) for trial in trials]
     run_here(trials, PROGRAM, jobs=jobs, gpus=gpus, report=report, stopped=stopped)
+
+
+def _gpus() -> list[str]:
+    """Return the GPUs as `CUDA_VISIBLE_DEVICES` names them; none unless there are several to choose from."""
+    import torch
+
+    if not torch.cuda.is_available() or torch.cuda.device_count() == 1:
+        return []
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shown.split(",") if shown else [str(i) for i in range(torch.cuda.device_count())]
 
 
 def _run_on_cluster(

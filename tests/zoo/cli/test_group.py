@@ -16,7 +16,7 @@ from zoo.cli import group as zoo_group
 from zoo.cli.group import LazyGroup, run
 from zoo.errors import CorruptError, DataError, MenagerieError, NotFoundError, StorageError, UsageError
 
-COMMANDS = ["list", "info", "pull", "verify", "rm", "train"]
+COMMANDS = ["list", "info", "pull", "verify", "rm", "train", "sweep", "compare"]
 
 
 def group_that(act: Callable[[], object]) -> click.Group:

@@ -4,51 +4,32 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import zoo
-from tests.training.conftest import fastnet_recipe, fit, toy_split
+from tests.conftest import random_split
+from tests.training.conftest import fastnet_recipe, fit
 from tests.zoo.conftest import Outcome, file_entry, listing, write_mosaic
 from training.job import Job
-from training.recipe import Recipe
 from zoo import store
 from zoo.cli.progress import Progress
 from zoo.data import MEAN_STD, load_training
 from zoo.entry import Entry
 
-STEPS = 12  # two epochs of the 54 images that are not held out, eight a batch
+STEPS = 12  # two epochs of the 50 images that are not held out, eight a batch
 
 Command = Callable[..., Outcome]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    splits = {"train-1": toy_split(30, size=26), "train-2": toy_split(30, 1, size=26), "test": toy_split(9, size=26)}
-    return write_mosaic(folder, splits)
-
-
-@pytest.fixture(autouse=True)
-def _toy_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let there be one recipe more, and leave this process's memory allocator alone."""
-    from training import recipe
-
-    load = recipe.load_recipe
-
-    def load_recipe(name: str) -> Recipe:
-        return fastnet_recipe() if name == "toy" else load(name)
-
-    monkeypatch.setattr(recipe, "load_recipe", load_recipe)
-    monkeypatch.setattr("zoo.allocator.keep_freed_memory", lambda: True)
+pytestmark = pytest.mark.usefixtures("toy")
 
 
 @pytest.fixture
 def nothing_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.data.load_training", lambda *_args: pytest.fail("the data was read"))
+    monkeypatch.setattr("zoo.data.load_all", lambda *_args, **_options: pytest.fail("the data was read"))
     monkeypatch.setattr("training.loop.train", lambda *_args, **_kwargs: pytest.fail("training began"))
 
 
@@ -80,16 +61,18 @@ def test_an_entry_is_trained_filed_and_loads(command: Command, data: Path, zoo_h
     assert (card.recipe, card.seed, card.dataset) == ("toy", 3, "cifar10")
     assert (card.mean, card.std) == MEAN_STD["cifar10"]
     assert card.trained_on is not None
-    assert card.trained_on["images"] == 54
-    assert {name: len(split.labels) for name, split in entry.predictions().splits.items()} == {"val": 6, "test": 9}
+    assert card.trained_on["images"] == 50
+    assert {name: len(split.labels) for name, split in entry.predictions().splits.items()} == {"val": 10, "test": 9}
     assert float(found[2]) == pytest.approx(100 * card.metrics["val"]["flip"], abs=0.006)
 
     lines = done.err.splitlines()
     assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == ["epoch 1", "epoch 2"]
     assert sum(line.startswith("training toy-seed3: ") for line in lines) == 10
     assert any(line.startswith(f"training toy-seed3: {STEPS}/{STEPS} steps, ") for line in lines)
-    assert lines[-1].startswith("predictions: 15/15 images, ")
-    assert {p.name for p in (zoo_home / "runs" / "toy-seed3").iterdir()} == {"metrics.csv", "run.json", "state.pt"}
+    assert lines[-1].startswith("predictions: 19/19 images, ")
+    assert {p.name for p in (zoo_home / "runs" / "toy-seed3").iterdir()} == {
+        *("curves.png", "metrics.csv", "recipe.toml", "run.json", "schedule.png", "state.pt")
+    }
 
 
 def test_name_to_run_dir_and_quiet(
@@ -108,12 +91,14 @@ def test_name_to_run_dir_and_quiet(
     assert zoo.load("mine")[1].seed == 3
 
 
-def test_another_dataset_is_part_of_the_name(command: Command, data: Path, tmp_path: Path) -> None:
-    done = command("train", "toy", "--seed", 0, "--data", data, "--dataset", "cifar100", "-q")
-    assert done.code == 0
-    entry = store.find("toy-cifar100-seed0")
-    assert (entry.card.mean, entry.card.std) == MEAN_STD["cifar100"]
-    assert stored_weights(entry) == expected_weights(data, tmp_path / "run", 0, "cifar100")
+def test_cifar100_is_part_of_the_name(command: Command, tmp_path: Path) -> None:
+    splits = {"train-1": random_split(600, 100, size=26), "test": random_split(100, 100, seed=1, size=26)}
+    folder = write_mosaic(tmp_path / "data", splits)
+    words = ("--set", "epochs=1", "--set", "batch_size=250")
+    assert command("train", "toy", "--seed", 0, "--data", folder, *words, "-q").code == 0
+    card = store.find("toy-cifar100-seed0").card
+    assert (card.dataset, card.mean, card.std) == ("cifar100", *MEAN_STD["cifar100"])
+    assert len(card.classes) == 100
 
 
 def test_interrupted_it_goes_on_where_it_was(
@@ -191,12 +176,16 @@ def test_a_builtin_name_may_be_filed_elsewhere(command: Command, data: Path, pac
     [
         (("toyy", "--seed", "1"), "unknown recipe 'toyy'"),
         (("fastent", "--seed", "1"), "unknown recipe 'fastent' (did you mean 'fastnet'?)"),
-        (("toy",), "Missing option '--seed'"),
+        (("toy",), "--seed is missing: a number, which decides weights, order and augmentation"),
         (("toy", "--seed", "-1"), "-1 is not in the range 0<=x<="),
         (("toy", "--seed", "x"), "'x' is not a valid integer"),
         (("toy", "--seed", "1", "--threads", "0"), "0 is not in the range x>=1"),
         (("toy", "--seed", "1", "--name", "../mine"), "not a valid entry name: '../mine'"),
         (("toy", "--seed", "1", "--name", "Mine"), "not a valid entry name: 'Mine'"),
+        (("toy", "--seed", "1", "--set", "epochs"), "--set 'epochs': KEY=VALUE is needed"),
+        (("toy", "--seed", "1", "--set", "epoch=3"), "recipe 'toy': unknown key 'epoch' (did you mean 'epochs'?)"),
+        (("toy", "--seed", "1", "--teacher", "big"), "--teacher 'big': recipe 'toy' has no [distill] table"),
+        (("toy", "--seed", "1", "--set", "distill.teacher=given"), "recipe 'toy' distils: give --teacher NAME"),
         (("toy", "--seed", "1", "--device", "gpu"), "--device 'gpu' cannot be used"),
     ],
 )
@@ -231,26 +220,22 @@ def test_data_that_is_not_there_is_named(command: Command, data: Path, tmp_path:
     assert done.code == 1
     assert "--data DIR" in done.err
     assert "ZOO_DATA" in done.err
-    done = command("train", "toy", "--seed", 3, "--data", data, "--dataset", "cifar11")
-    assert done.code == 2
-    assert "'cifar11' is not one of 'cifar10', 'cifar100'" in done.err
+    done = command("train", "toy", "--seed", 3, "--data", data, "--dataset", "cifar100")
+    assert (done.code, done.out) == (1, "")
+    assert "has 10 classes, cifar100 has 100: this is another dataset" in done.err
+    done = command("train", "toy", "--seed", 3, "--dataset", "cifar11")
+    assert (done.code, done.out) == (2, "")
+    assert "unknown dataset 'cifar11' (did you mean 'cifar10" in done.err
 
 
 def test_data_may_come_from_the_environment(
-    command: Command, data: Path, zoo_home: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, data: Path, zoo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The training images; the test split of CIFAR-10 ships in the package and comes first."""
-    shipped: list[tuple[str, str, Path | None]] = []
-
-    def test_split(dataset: str, split: str, folder: Path | None) -> object:
-        shipped.append((dataset, split, folder))
-        return toy_split(9, size=26)
-
-    monkeypatch.setattr("zoo.data.load_split", test_split)
-    monkeypatch.setenv("ZOO_DATA", str(data))
-    assert command("train", "toy", "--seed", 3, "-q").code == 0
-    assert shipped == [("cifar10", "test", None)]
-    assert (zoo_home / "entries" / "toy-seed3").is_dir()
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "mine").symlink_to(data)
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path / "all"))
+    assert command("train", "toy", "--seed", 3, "--dataset", "mine", "-q").code == 0
+    assert (zoo_home / "entries" / "toy-mine-seed3").is_dir()
 
 
 def test_a_run_folder_of_another_seed_is_refused(command: Command, data: Path, tmp_path: Path) -> None:
@@ -259,7 +244,7 @@ def test_a_run_folder_of_another_seed_is_refused(command: Command, data: Path, t
     before = listing(run)
     done = command("train", "toy", "--seed", 4, "--data", data, "--run-dir", run, "-q")
     assert (done.code, done.out) == (2, "")
-    assert "another recipe, seed or data" in done.err
+    assert "another recipe, seed, data or teacher" in done.err
     assert listing(run) == before
     assert not (store.cache_folder() / "toy-seed4").exists()
 
@@ -267,6 +252,5 @@ def test_a_run_folder_of_another_seed_is_refused(command: Command, data: Path, t
 def test_threads_are_set(command: Command, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
-    monkeypatch.setattr("training.recipe.load_recipe", lambda _name: replace(fastnet_recipe(), epochs=1))
-    assert command("train", "toy", "--seed", 3, "--data", data, "--threads", 3, "-q").code == 0
+    assert command("train", "toy", "--seed", 3, "--data", data, "--threads", 3, "--set", "epochs=1", "-q").code == 0
     assert seen == [3]

@@ -1,7 +1,7 @@
 """Images a second of this project's training loop beside a plain PyTorch loop, on one machine in one run.
 
-    python benchmarks/training.py                 # fastnet on the CPU, 2 threads; about five minutes
-    python benchmarks/training.py --device cuda --steps 60
+    python -m benchmarks.training                 # fastnet on the CPU, 2 threads; about five minutes
+    python -m benchmarks.training --device cuda --steps 60
 
 Four contenders train the same network (fastnet) on the CIFAR-10 images that ship with the package, each in a process of
 its own, in turns:
@@ -18,7 +18,6 @@ A ratio is taken in each round between neighbours in time, and the median of the
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -174,11 +173,10 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
     for _ in range(arguments.rounds):
         speeds = {}
         for name in CONTENDERS:
-            words = [sys.executable, __file__, "--one", name]
+            words = [sys.executable, "-m", "benchmarks.training", "--one", name]
             for option in ("device", "steps", "batch_size", "threads"):
                 words += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
-            environment = os.environ | {"PYTHONPATH": str(ROOT)}
-            done = subprocess.run(words, env=environment, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  # ourselves
+            done = subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  # ourselves
             speeds[name] = float(done.stdout.split()[-1])
             print(f"  {name:<18}{speeds[name]:>10,.0f} images/s", file=sys.stderr)
         yield speeds

@@ -75,6 +75,7 @@ def make_entry() -> Callable[..., Entry]:
         dataset: str = "cifar10",
         splits: dict[str, Split] | None = None,
         seed: int = 0,
+        held_out: str | None = None,
     ) -> Entry:
         import torch
 
@@ -95,6 +96,7 @@ def make_entry() -> Callable[..., Entry]:
             std=(0.25, 0.25, 0.25),
             input_size=(32, 32),
             parameters=sum(p.numel() for p in net.parameters()),
+            trained_on={"images": 1, "fingerprint": "0" * 64, "held_out": held_out} if held_out else None,
         )
         weights = checkpoint.encode(net)
         net = checkpoint.build(card, checkpoint.decode(weights, name), name)

@@ -248,6 +248,11 @@ def _teacher(name: str, job: "Job", device: "torch.device") -> "tuple[Teacher, s
     if tuple(entry.card.input_size) != job.input_size:
         its, mine = ("{} x {}".format(*size) for size in (entry.card.input_size, job.input_size))
         raise UsageError(f"--teacher {name!r} takes images of {its} pixels, not of {mine}")
+    if (entry.card.trained_on or {}).get("held_out") != job.val.fingerprint:
+        raise UsageError(
+            f"--teacher {name!r} did not hold out this validation split, or does not say so: what it knows of the split"
+            " would leak into the student"
+        )
     net = entry.load().to(device)
     (mean, std), (its_mean, its_std) = (
         [torch.tensor(values, device=device).view(3, 1, 1) for values in stats]

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ def test_a_teacher_sees_the_images_in_its_own_mean_and_std(
     make_entry: Callable[..., Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = toy_job(fastnet_recipe())  # with CIFAR's mean and std
-    entry = make_entry(tmp_path, "big", classes=job.part.classes, dataset="colours")
+    entry = make_entry(tmp_path, "big", classes=job.part.classes, dataset="colours", held_out=job.val.fingerprint)
     assert (entry.card.mean, entry.card.std) != job.stats
     monkeypatch.setenv("ZOO_SOURCE", str(tmp_path))
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
@@ -195,8 +196,7 @@ def test_a_teacher_sees_the_images_in_its_own_mean_and_std(
     def normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
         return torch.from_numpy(((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)).float()
 
-    big = toy_job(plain_recipe())
-    object.__setattr__(big, "part", toy_split(9, size=32))
+    big = replace(job, part=toy_split(9, size=32))
     teach, label = _teacher("big", big, torch.device("cpu"))
     with torch.no_grad():
         expected = entry.load()(normalised(entry.card.mean, entry.card.std))
@@ -213,7 +213,6 @@ def test_a_student_of_an_entry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shelf = tmp_path / "shelf"
-    make_entry(shelf, "big", classes=("blue", "green", "red"), dataset="pictures")
     make_entry(shelf, "other")
     monkeypatch.setenv("ZOO_SOURCE", str(shelf))
     path = write_recipe(fastnet_recipe(name="student", distill=Distill("given", 4.0, 0.5)))
@@ -221,14 +220,22 @@ def test_a_student_of_an_entry(
     done = command(*words, "--size", 32, "--teacher", "other")
     assert (done.code, done.out) == (2, "")
     assert done.err == "error: --teacher 'other' classifies cifar10, not the classes of pictures\n"
+    for name, held_out in (("unsaid", None), ("leaky", "0" * 64)):
+        make_entry(shelf / "2", name, classes=("blue", "green", "red"), dataset="pictures", held_out=held_out)
+        monkeypatch.setenv("ZOO_SOURCE", str(shelf / "2"))
+        done = command(*words, "--size", 32, "--teacher", name)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith(f"error: --teacher {name!r} did not hold out this validation split")
+    hard = write_recipe(fastnet_recipe(name="plain"))
+    plain = ("train", hard, "--seed", 1, "--data", pictures, "--size", 32, "-q")
+    assert command(*plain).code == 0
+    assert command(*plain, "--name", "big").code == 0
     done = command(*words, "--size", 28, "--teacher", "big")
     assert (done.code, done.out) == (2, "")
     assert done.err == "error: --teacher 'big' takes images of 32 x 32 pixels, not of 28 x 28\n"
     assert command(*words, "--size", 32, "--teacher", "big").code == 0
     card = store.find("student-pictures-seed1").card
     assert str(card.training["teacher"]).startswith("big@")
-    hard = write_recipe(fastnet_recipe(name="plain"))
-    assert command("train", hard, "--seed", 1, "--data", pictures, "--size", 32, "-q").code == 0
     weights = [store.find(f"{name}-pictures-seed1").read("model.safetensors") for name in ("student", "plain")]
     assert weights[0] != weights[1]
 

@@ -40,6 +40,11 @@ def test_the_command_line_takes_it(page: str, text: str) -> None:
         load_recipe(context.params["recipe"], context.params["overrides"])
 
 
+def test_nothing_is_left_to_fill_in() -> None:
+    for page in PAGES:
+        assert not re.findall(r"\b[A-Z]+_MEASURED\b|\bTODO\b|\bTBD\b", page.read_text(encoding="utf-8")), page.name
+
+
 def test_there_are_commands_to_look_at() -> None:
     assert len(shown()) > 12
 

@@ -184,7 +184,7 @@ def _state_bytes(net: nn.Module, job: Job) -> int:
     """Return the bytes of weights, gradients and optimizer state, and of the copies that SAM and distillation keep."""
     recipe = job.recipe
     copies = 2  # weights and gradients
-    copies += 2 if recipe.optimizer.kind == "adamw" else 1
+    copies += 2 if any(group.optimizer.kind == "adamw" for group in recipe.all_groups()) else 1
     copies += 1 if recipe.sam else 0
     copies += 1 if recipe.distill and recipe.distill.teacher == "self" else 0
     return _bytes(net) * copies

@@ -1,9 +1,10 @@
 """What one training run is about: a recipe, a seed, and the data."""
 
+import math
 from dataclasses import dataclass
 
 from training.recipe import Recipe
-from training.schedules import cycle_ends
+from training.schedules import cycle_ends, factor
 from zoo.data import Split
 from zoo.errors import UsageError
 
@@ -23,7 +24,7 @@ class Job:
         mean: per channel, in units of 0..1; for CIFAR the usual constants, which are of all 50,000 images.
         std: per channel, likewise.
         overrides: `key=value` of the recipe that were given where training was started.
-        teacher: which network or committee is distilled, if one was given; for the records.
+        teacher: which network is distilled, if one was given; for the records.
     """
 
     recipe: Recipe
@@ -45,6 +46,11 @@ class Job:
             )
         if not len(self.val):
             raise UsageError(f"{images} training images are too few to hold any out for validation")
+        for group in recipe.all_groups():
+            if group.schedule.kind == "lambda":  # an expression may lack a value at any one step
+                at = factor(group.schedule, self.steps, self.steps // recipe.epochs)
+                for step in range(self.steps):
+                    at(step)
         ends = [0, *self.snapshot_steps, self.steps]
         if recipe.snapshots and len(set(ends)) < len(ends):
             raise UsageError(
@@ -69,7 +75,11 @@ class Job:
         if not self.recipe.snapshots:
             return []
         warm = schedule.warmup * self.steps
-        return [round(warm + end * (self.steps - warm)) for end in cycle_ends(schedule)[:-1]]
+        ends = [round(warm + end * (self.steps - warm)) for end in cycle_ends(schedule)[:-1]]
+        if schedule.by == "epoch":  # the rate restarts when the next epoch begins
+            per_epoch = self.steps // self.recipe.epochs
+            ends = [math.ceil(end / per_epoch) * per_epoch for end in ends]
+        return ends
 
     @property
     def input_size(self) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ def train(
 ) -> Trained:
     """Train one network, or go on where `run` was left.
 
-    Same recipe, seed, data in the same order, and machine: same weights, interrupted or not.
+    Same recipe, seed, data in the same order, and machine: same weights, interrupted or not, bit for bit on a CPU with
+    the same number of threads. (cuDNN has kernels that add up in no fixed order.)
 
     Args:
         job: recipe, seed and data.
@@ -223,9 +225,12 @@ class _Loop:
         return self.averager.average(self.net, self._images, self.job.recipe.precision)
 
     def _images(self) -> Iterator[Tensor]:
-        unmixed = self._batches(replace(self.job.recipe.augment, mix="none"), World())
-        for images, _ in unmixed.epoch(self.job.recipe.epochs):
+        for images, _ in self._unmixed.epoch(self.job.recipe.epochs):
             yield images
+
+    @cached_property
+    def _unmixed(self) -> Batches:
+        return self._batches(replace(self.job.recipe.augment, mix="none"), World())
 
     def result(self, run: RunFolder | None) -> Trained:
         """Return what was trained; averages and samples are made now."""

@@ -20,6 +20,7 @@ def prepare_network(job: Job) -> nn.Module:
         UsageError: the recipe does not fit the network.
     """
     recipe = job.recipe
+    _check_size(job)
     torch.manual_seed(job.seed)
     net = create(recipe.arch, len(job.part.classes), **recipe.arch_args)
     if recipe.whitening:
@@ -33,3 +34,17 @@ def prepare_network(job: Job) -> nn.Module:
     if recipe.norms.ghost:
         ghost_batch_norm(net, recipe.norms.ghost)
     return net.to(memory_format=torch.channels_last) if recipe.channels_last else net
+
+
+def _check_size(job: Job) -> None:
+    """Raise `UsageError` if the network does not take images of the data's size; nothing is computed."""
+    recipe, (height, width) = job.recipe, job.input_size
+    with torch.device("meta"), torch.no_grad():
+        net = create(recipe.arch, len(job.part.classes), **recipe.arch_args).eval()
+        try:
+            net(torch.empty(1, 3, height, width))
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"recipe {recipe.name!r}: {recipe.arch} does not take images of {height} x {width} pixels: "
+                "give --size N for pictures, or choose another recipe"
+            ) from error

@@ -3,6 +3,7 @@
 import dataclasses
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from zoo.data import Split
 from zoo.entry import Entry, write_entry
 from zoo.predictions import Predictions, SplitPredictions
 
-__all__ = ["multiply_adds", "publish"]
+__all__ = ["Made", "multiply_adds", "publish"]
 
 
 def multiply_adds(net: nn.Module, size: tuple[int, int]) -> int:
@@ -28,10 +29,24 @@ def multiply_adds(net: nn.Module, size: tuple[int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+@dataclass(frozen=True)
+class Made:
+    """A network to file.
+
+    Attributes:
+        net: on the CPU.
+        rows: the metrics of the epochs that it was trained for.
+        weights: for the card, what they are if not simply those at the end of the run.
+    """
+
+    net: nn.Module
+    rows: list[dict[str, float]]
+    weights: str = ""
+
+
 def publish(
     job: Job,
-    net: nn.Module,
-    rows: list[dict[str, float]],
+    made: Made,
     test: Split,
     target: Path,
     *,
@@ -45,16 +60,15 @@ def publish(
 
     Args:
         job: what was trained.
-        net: the trained network, on the CPU.
-        rows: the metrics of its epochs.
+        made: the trained network.
         test: the test split.
         target: the entry's folder; its name is the entry's.
         device: where to compute the predictions.
         replace: whether an existing entry may be replaced.
         progress: called after each batch with the number of images in it.
     """
-    weights = checkpoint.encode(net)
-    seconds = rows[-1]["seconds"]
+    weights = checkpoint.encode(made.net)
+    seconds, images = made.rows[-1]["seconds"], job.steps // job.recipe.epochs * job.recipe.batch_size
     card = Card(
         name=target.name,
         architecture=job.recipe.arch,
@@ -68,11 +82,12 @@ def publish(
         seed=job.seed,
         trained_on={"images": len(job.part), "fingerprint": job.part.fingerprint, "held_out": job.val.fingerprint},
         training={
-            "epochs": job.recipe.epochs,
+            "epochs": len(made.rows),
             "seconds": round(seconds),
-            "images_per_second": round(job.steps * job.recipe.batch_size / max(seconds, 1e-9)),
+            "images_per_second": round(len(made.rows) * images / max(seconds, 1e-9)),
             "device": _device_name(device),
             "versions": f"python {platform.python_version()}, torch {torch.__version__}",
+            **({"weights": made.weights} if made.weights else {}),
             **({"overrides": list(job.overrides)} if job.overrides else {}),
             **({"teacher": job.teacher} if job.teacher else {}),
         },

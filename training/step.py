@@ -18,6 +18,7 @@ from training.optimizers import build_optimizers
 from training.sam import ascend, frozen_statistics
 from training.schedules import factor, plateau
 from tta import autocast
+from zoo.errors import UsageError
 
 __all__ = ["Step"]
 
@@ -38,6 +39,13 @@ class Step:
     def __init__(self, net: nn.Module, job: Job, device: torch.device, world: World, teaching: Teaching | None) -> None:
         self._net, self._job, self._recipe, self._device = net, job, job.recipe, device
         self._world, self._teaching = world, teaching
+        share = job.recipe.batch_size // world.size
+        normed = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+        if normed and share < 2 * job.recipe.accumulate:
+            raise UsageError(
+                f"recipe {job.recipe.name!r}: {share} images a process in {job.recipe.accumulate} parts leave fewer "
+                "than two for a pass, too few for BatchNorm: raise batch_size, or lower accumulate"
+            )
         self._params = [p for p in net.parameters() if p.requires_grad]
         groups = build_optimizers(net, job.recipe.all_groups())
         self._optimizers = [optimizer for _, optimizer in groups]

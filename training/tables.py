@@ -270,7 +270,7 @@ class Distill:
     """Soft answers of a teacher as targets (G. Hinton, arXiv:1503.02531).
 
     Attributes:
-        teacher: `given` (another network or a committee, named when training starts) or `self` (the network as it was
+        teacher: `given` (another network, named when training starts: `--teacher`) or `self` (the network as it was
             at the end of the last epoch, its share growing linearly over the run; arXiv:2006.12000).
         temperature: that both answers are softened with, above 0; the loss is scaled by its square.
         hard_share: weight of the labels' loss, in [0, 1]; for `self`, at the end of the run.

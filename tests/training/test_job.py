@@ -61,3 +61,14 @@ def test_more_cycles_than_steps_are_refused(cycles: int) -> None:
     said = "recipe 'noisy': 8 steps are too few for 9 cycles with a snapshot each: lower schedule.cycles"
     with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):
         toy_job(recipe).check()
+
+
+def test_snapshots_by_epoch_are_taken_where_the_rate_restarts() -> None:
+    schedule = Schedule("restarts", "epoch", cycles=2)
+    assert toy_job(noisy_recipe(epochs=5, schedule=schedule, snapshots=True)).snapshot_steps == [12]  # of 20, not 10
+
+
+def test_an_expression_without_a_value_at_one_step_is_refused_up_front() -> None:
+    job = toy_job(noisy_recipe(epochs=25, schedule=Schedule("lambda", factor="1 / (73 - step)")))
+    with pytest.raises(UsageError, match="has no value"):
+        job.check()

@@ -1,16 +1,17 @@
 """The network that a run starts from, against the pieces that make it."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from tests.training.conftest import fastnet_recipe, noisy_recipe, plain_recipe, toy_job
+from tests.training.conftest import fastnet_recipe, noisy_recipe, plain_recipe, toy_job, toy_split
 from training.norms import GhostBatchNorm2d
 from training.prepare import prepare_network
-from training.recipe import Norms, Whitening
+from training.recipe import Norms, Recipe, Whitening
 from training.whitening import whitening_filters
 from zoo.archs import create
 from zoo.archs.fastnet import FastNet
@@ -75,3 +76,19 @@ def test_memory_format(channels_last: bool) -> None:
 def test_what_the_network_does_not_have_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
         prepare_network(toy_job(plain_recipe(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size"),
+    [
+        (fastnet_recipe(), 64),
+        (fastnet_recipe(), 16),
+        (noisy_recipe(arch="pyramid110-a48", arch_args={"depth": 20}), 30),
+    ],
+)
+def test_images_that_the_network_does_not_take_are_one_clear_line(recipe: Recipe, size: int) -> None:
+    job = toy_job(recipe)
+    job = replace(job, part=toy_split(9, size=size))
+    said = f"recipe {recipe.name!r}: {recipe.arch} does not take images of {size} x {size} pixels: give --size N"
+    with pytest.raises(UsageError, match=re.escape(said)):
+        prepare_network(job)

@@ -18,7 +18,7 @@ from torch import nn
 from tests.training.conftest import COLOURS, CPU, fastnet_recipe, toy_split
 from training.job import Job
 from training.loop import Trained
-from training.publish import multiply_adds, publish
+from training.publish import Made, multiply_adds, publish
 from zoo.archs import create
 from zoo.data import MEAN_STD, Split
 from zoo.entry import Entry
@@ -60,9 +60,8 @@ def trained(job: Job) -> Trained:
 
 @pytest.fixture(scope="module")
 def entry(job: Job, trained: Trained, test_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Entry:
-    return publish(
-        job, trained.net, trained.rows, test_split, tmp_path_factory.mktemp("zoo") / "toy-seed11", device=CPU
-    )
+    made = Made(trained.net, trained.rows)
+    return publish(job, made, test_split, tmp_path_factory.mktemp("zoo") / "toy-seed11", device=CPU)
 
 
 def sorted_rows(split: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -165,9 +164,9 @@ def test_card_says_what_was_done(entry: Entry, job: Job) -> None:
         # Whitening 24 x 12 and its bias; 3x3 kernels; scale and shift of six norms; the head.
         "parameters": 24 * 12 + 24 + 9 * 8 * (24 + 5 * 8) + 6 * 16 + 3 * 8,
         "training": {
-            "epochs": 3,
+            "epochs": 2,  # as many as there are rows
             "seconds": 13,
-            "images_per_second": round(9 * 8 / 12.6),  # three epochs of three full batches
+            "images_per_second": round(6 * 8 / 12.6),  # two epochs of three full batches
             "device": f"{torch.get_num_threads()} CPU cores",
             "versions": f"python {platform.python_version()}, torch {torch.__version__}",
         },
@@ -178,7 +177,7 @@ def test_card_says_what_was_overridden_and_who_taught(
     job: Job, trained: Trained, test_split: Split, tmp_path: Path
 ) -> None:
     given = dataclasses.replace(job, overrides=("optimizer.lr=0.1", "epochs=3"), teacher="big@0123")
-    entry = publish(given, trained.net, trained.rows, test_split, tmp_path / "toy", device=CPU)
+    entry = publish(given, Made(trained.net, trained.rows), test_split, tmp_path / "toy", device=CPU)
     assert entry.card.training["overrides"] == ["optimizer.lr=0.1", "epochs=3"]
     assert entry.card.training["teacher"] == "big@0123"
 
@@ -203,15 +202,15 @@ def test_fingerprints_of_the_predictions_are_the_splits(entry: Entry, job: Job, 
 def test_an_entry_is_replaced_only_when_asked(job: Job, trained: Trained, test_split: Split, tmp_path: Path) -> None:
     target = tmp_path / "toy"
     counted: list[int] = []
-    publish(job, trained.net, trained.rows, test_split, target, device=CPU, progress=counted.append)
+    publish(job, Made(trained.net, trained.rows), test_split, target, device=CPU, progress=counted.append)
     assert sum(counted) == len(job.val) + len(test_split)
     before = (target / "SHA256SUMS").read_bytes()
     torch.manual_seed(1)
     other = Trained(create("fastnet", len(COLOURS), **job.recipe.arch_args).eval(), trained.rows)
     with pytest.raises(StorageError, match="exists already"):
-        publish(job, other.net, other.rows, test_split, target, device=CPU)
+        publish(job, Made(other.net, other.rows), test_split, target, device=CPU)
     assert (target / "SHA256SUMS").read_bytes() == before
-    publish(job, other.net, other.rows, test_split, target, device=CPU, replace=True).verify()
+    publish(job, Made(other.net, other.rows), test_split, target, device=CPU, replace=True).verify()
     assert (target / "SHA256SUMS").read_bytes() != before
     assert [p.name for p in tmp_path.iterdir() if p.name != "zoo-home"] == ["toy"]
 
@@ -219,7 +218,7 @@ def test_an_entry_is_replaced_only_when_asked(job: Job, trained: Trained, test_s
 def test_equal_weights_give_equal_bytes(
     entry: Entry, job: Job, trained: Trained, test_split: Split, tmp_path: Path
 ) -> None:
-    again = publish(job, trained.net, trained.rows, test_split, tmp_path / "toy-seed11", device=CPU)
+    again = publish(job, Made(trained.net, trained.rows), test_split, tmp_path / "toy-seed11", device=CPU)
     assert again.sums == entry.sums
 
 

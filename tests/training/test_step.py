@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.training.conftest import COLOURS, CPU, plain_recipe, toy_job
+from tests.training.conftest import COLOURS, CPU, noisy_recipe, plain_recipe, toy_job
 from training.distill import Teaching
 from training.distributed import World
 from training.job import Job
+from training.prepare import prepare_network
 from training.recipe import Distill, Optimizer, ParamGroup, Recipe, Sam, Schedule
 from training.step import Step
+from zoo.errors import UsageError
 
 BATCH = 8
 RATE = 0.3
@@ -268,3 +270,11 @@ def test_frozen_parameters_stay() -> None:
     before = frozen.weight.clone()
     step_of(net, job_of(clip_norm=1.0, sam=Sam(0.1)))(*batch(), 0)
     assert torch.equal(frozen.weight, before)
+
+
+def test_a_pass_over_one_image_is_refused_where_statistics_are_taken() -> None:
+    job = toy_job(noisy_recipe(accumulate=8))
+    with pytest.raises(UsageError, match="8 images a process in 8 parts leave fewer than two for a pass"):
+        Step(prepare_network(job), job, CPU, World(), None)
+    groups = toy_job(plain_recipe(accumulate=8))
+    Step(prepare_network(groups), groups, CPU, World(), None)

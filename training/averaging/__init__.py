@@ -8,7 +8,7 @@ from training.averaging.batch_norm import recompute_statistics
 from training.averaging.build import build_averager
 from training.averaging.ema import Ema, ema_decay
 from training.averaging.swa import Swa
-from training.averaging.swag import Swag, multi_swag
+from training.averaging.swag import Swag
 
 __all__ = [
     "Averager",
@@ -20,7 +20,6 @@ __all__ = [
     "ema_decay",
     "first_step",
     "is_due",
-    "multi_swag",
     "recompute_statistics",
     "with_tensors",
 ]

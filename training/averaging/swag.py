@@ -4,7 +4,7 @@ W. Maddox, T. Garipov, P. Izmailov, D. Vetrov, A. G. Wilson, "A Simple Baseline 
 Learning" (arXiv:1902.02476), algorithm 1; code: wjmaddox/swa_gaussian at 1292fb9, `swag/posteriors/swag.py`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from training.averaging.swa import Swa
 from tta.predict import Precision
 from zoo.errors import UsageError
 
-__all__ = ["Swag", "multi_swag"]
+__all__ = ["Swag"]
 
 
 class Swag(Swa):
@@ -134,40 +134,6 @@ class Swag(Swa):
         super().load_state_dict(state)
         self._squares = self._owned(state["squares"])
         self._deviations = [self._owned(deviation) for deviation in state["deviations"]]
-
-
-def multi_swag(
-    posteriors: Iterable[tuple[Swag, nn.Module]],
-    batches: BatchSource,
-    generator: torch.Generator,
-    *,
-    samples: int,
-    scale: float = 0.5,
-    precision: Precision = "fp32",
-) -> Iterator[nn.Module]:
-    """Draw networks from a mixture of Gaussians, one around each of several independently trained networks.
-
-    A. G. Wilson, P. Izmailov, "Bayesian Deep Learning and a Probabilistic Perspective of Generalization"
-    (arXiv:2002.08791), section 4. The ensemble is the mean of all networks' probabilities, with equal weights.
-
-    Args:
-        posteriors: each seed's SWAG and the network it followed.
-        batches: training images for the BatchNorm statistics.
-        generator: source of the draws.
-        samples: networks from each SWAG; each Gaussian of the mixture weighs the same.
-        scale: as in `Swag.sample`, like `precision`.
-        precision: of the passes for the statistics.
-
-    Yields:
-        The first SWAG's samples, then the second's, and so on.
-
-    Raises:
-        UsageError: the scale is below 0.
-        MenagerieError: a SWAG is not `ready`; or there is no batch.
-    """
-    for swag, net in posteriors:
-        for _ in range(samples):
-            yield swag.sample(net, batches, generator, scale=scale, precision=precision)
 
 
 def _normal(shape: Iterable[int], generator: torch.Generator) -> Tensor:

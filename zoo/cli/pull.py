@@ -46,7 +46,7 @@ def command(*, patterns: tuple[str, ...], source: str | None, replace: bool, dry
 
 def _how_to_train(name: str) -> str:
     """Return how to train an entry of this name, if a recipe could make one, or an empty string."""
-    from training.recipe import recipe_names
+    from training.recipe_file import recipe_names
     from zoo.data import DATASETS
 
     recipe, _, seed = name.rpartition("-seed")

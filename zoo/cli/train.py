@@ -1,6 +1,7 @@
 """`zoo train`: a recipe, a seed and data become an entry."""
 
 import dataclasses
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -190,15 +191,29 @@ def _publish(
     quiet: bool,
 ) -> None:
     """File the network, and before it what else was kept: what is killed before the last of them can go on."""
-    from training.publish import publish
+    from training.publish import Made, publish
 
     nets = {f"-{suffix}": net for suffix, net in trained.others.items()} | {"": trained.net}
     with Progress((len(job.val) + len(test)) * len(nets), "predictions", "images", quiet=quiet) as bar:
         for suffix, net in nets.items():
             folder, over = target.with_name(target.name + suffix), replace or suffix != ""
-            entry = publish(job, net, trained.rows, test, folder, device=device, replace=over, progress=bar.advance)
+            made = Made(net, *_about(job, trained, suffix.removeprefix("-")))
+            entry = publish(job, made, test, folder, device=device, replace=over, progress=bar.advance)
             accuracy = 100 * (entry.card.accuracy("val") or 0)
             click.echo(f"{entry.folder}: {accuracy:.2f} % on the validation split with flip")
+
+
+def _about(job: "Job", trained: "Trained", suffix: str) -> "tuple[list[dict[str, float]], str]":
+    """Return the epochs that a network of a run was trained for, and what its weights are, for its card."""
+    average = job.recipe.average
+    if suffix.startswith("snapshot"):
+        number = int(suffix.removeprefix("snapshot"))
+        step = job.snapshot_steps[number - 1]
+        epochs = math.ceil(step * job.recipe.epochs / job.steps)
+        return trained.rows[:epochs], f"snapshot {number}, of step {step:,} of {job.steps:,}"
+    if suffix.startswith("sample"):
+        return trained.rows, f"sample {suffix.removeprefix('sample')} of SWAG"
+    return trained.rows, f"average ({average.kind})" if average else ""
 
 
 def _suffixes(recipe: "Recipe") -> list[str]:
@@ -285,6 +300,6 @@ def _dry_run(  # what the command was told
         (memory, f"{found.memory / 2**30:,.2f} GiB"),
         ("one step", f"{found.step_seconds:.3g} s on {where} (median of {found.measured_steps})"),
         ("speed", f"{recipe.batch_size / found.step_seconds:,.0f} images/s, {found.speed / 1e12:,.3g} TFLOP/s"),
-        ("expected time", f"{hours} h {rest // 60:02} min {rest % 60:02} s"),
+        ("expected time", f"{hours} h {rest // 60:02} min {rest % 60:02} s, validation left out"),
     ):
         click.echo(f"{label:<24}{value}")

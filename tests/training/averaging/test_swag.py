@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.averaging.conftest import History, batches, images, no_batches, saved, snapshot, tiny, walk
-from training.averaging import Swag, multi_swag, recompute_statistics
+from training.averaging import Swag, recompute_statistics
 from zoo.errors import MenagerieError, UsageError
 
 
@@ -179,23 +179,6 @@ def test_samples_are_numbered_and_repeatable() -> None:
     assert torch.equal(weights[0], weights[2])
     assert torch.equal(weights[1], weights[3])
     assert len({tuple(w.tolist()) for w in weights}) == 4
-
-
-def test_multi_swag_draws_from_each_around_its_own_mean() -> None:
-    posteriors, means = [], []
-    for seed in range(3):
-        net = tiny(seed=seed)
-        swag = Swag(net, rank=3)
-        walk(net, swag, 1, 4)
-        posteriors.append((swag, net))
-        means.append(flat(swag.average(net, batches())))
-    drawn = list(multi_swag(posteriors, batches(), torch.Generator().manual_seed(0), samples=2))
-    nearest = [int(torch.stack([(flat(net) - mean).norm() for mean in means]).argmin()) for net in drawn]
-    assert nearest == [0, 0, 1, 1, 2, 2]
-    frozen = [snapshot(net)["deep.weight"] for _, net in posteriors]
-    got = [snapshot(net)["deep.weight"] for net in drawn]
-    assert all(torch.equal(weight, frozen[which]) for weight, which in zip(got, nearest, strict=True))
-    assert len({tuple(flat(net).tolist()) for net in drawn}) == 6
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3, 7, 9])

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import files_up_to
 from tests.zoo.conftest import Outcome, file_entry, flip_bit, listing
-from training.recipe import recipe_names
+from training.recipe_file import recipe_names
 
 pytestmark = pytest.mark.usefixtures("package")
 Command = Callable[..., Outcome]

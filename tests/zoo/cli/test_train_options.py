@@ -111,6 +111,20 @@ def test_snapshots_and_samples_are_entries_of_their_own(
 
 
 @pytest.mark.parametrize("kind", SEVERAL)
+def test_cards_say_what_their_weights_are(kind: str, command: Command, data: Path, write_recipe: Write) -> None:
+    assert command("train", write_recipe(several(kind)), "--seed", 3, "--data", data, "-q").code == 0
+    own = store.find("many-seed3").card.training
+    other = store.find(f"many-seed3-{kind}1").card.training
+    if kind == "snapshot":
+        assert str(other["weights"]).startswith("snapshot 1, of step ")
+        assert 0 < other["epochs"] < own["epochs"]
+        assert "weights" not in own
+    else:
+        assert (own["weights"], other["weights"]) == ("average (swag)", "sample 1 of SWAG")
+        assert other["epochs"] == own["epochs"]
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
 def test_killed_between_two_entries_it_files_the_rest(
     kind: str, command: Command, data: Path, write_recipe: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from training.job import Job
@@ -92,14 +92,18 @@ def loader(job: Job, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
         ]
     )
 
-    class Images(TensorDataset):
-        def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-            image, label = super().__getitem__(row)
-            return transform(image), label
-
     pixels = torch.from_numpy(job.part.images).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(job.part.labels)
+
+    class Images(Dataset[tuple[Tensor, Tensor]]):
+        def __len__(self) -> int:
+            return len(labels)
+
+        def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+            return transform(pixels[row]), labels[row]
+
     return DataLoader(
-        Images(pixels, torch.from_numpy(job.part.labels)),
+        Images(),
         batch_size=job.recipe.batch_size,
         shuffle=True,
         num_workers=workers,
@@ -128,7 +132,7 @@ def run_plain(job: Job, device: torch.device, *, matched: bool, workers: int) ->
                 logits.float(), labels.to(device), label_smoothing=job.recipe.label_smoothing
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         seconds = wait_for(device) - began
     return seconds
@@ -147,7 +151,8 @@ def run_bare(job: Job, device: torch.device, steps: int) -> float:
             began = wait_for(device)
         with autocast(device, "bf16"):
             logits = net(images)
-        functional.cross_entropy(logits.float(), labels, label_smoothing=job.recipe.label_smoothing).backward()
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=job.recipe.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
         net.zero_grad()
     return wait_for(device) - began
 

@@ -33,7 +33,8 @@ def draw_schedule(run: RunFolder, job: Job) -> None:
     """Draw the learning rates of the whole run, those to come as well."""
     rates = learning_rates(job)
     if rates:
-        schedule(rates, run.path / "schedule.png", epochs=job.recipe.epochs, title=job.recipe.name)
+        last = job.recipe.epochs * (job.steps - 1) / job.steps  # where the last step begins
+        schedule(rates, run.path / "schedule.png", epochs=last, title=job.recipe.name)
 
 
 def draw_curves(run: RunFolder, rows: list[dict[str, float]], title: str) -> None:

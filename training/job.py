@@ -42,7 +42,8 @@ class Job:
         recipe, images = self.recipe, len(self.part)
         if not self.steps:
             raise UsageError(
-                f"recipe {recipe.name!r}: {images} training images do not fill a batch of {recipe.batch_size}"
+                f"recipe {recipe.name!r}: {images} training images do not fill a batch of {recipe.batch_size}: "
+                "lower it with --set batch_size=N"
             )
         if not len(self.val):
             raise UsageError(f"{images} training images are too few to hold any out for validation")

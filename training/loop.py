@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.augment import Batches
 from training.averaging import Averager, Swag, build_averager
 from training.distill import Teacher, Teaching
 from training.distributed import World
 from training.job import Job
+from training.losses import hits
 from training.prepare import prepare_network
 from training.recipe import Augment
 from training.run import RunFolder
@@ -197,27 +199,30 @@ class _Loop:
             "epoch": epoch + 1,
             "train_loss": round(loss, 5),
             "train_accuracy": round(right, 5),
-            "val_accuracy": round(self._val_accuracy(self.net), 5),
         }
+        row["val_loss"], row["val_accuracy"] = self._validate(self.net)
         if self.averager is not None and self.averager.averages_buffers and self.averager.ready:
-            row["val_accuracy_average"] = round(self._val_accuracy(self._average()), 5)
-        row["lr"] = self.take_step.learning_rates[-1]
+            row["val_loss_average"], row["val_accuracy_average"] = self._validate(self._average())
+        row["lr"] = float(f"{self.take_step.learning_rates[-1]:.6g}")
         self.take_step.end_epoch(row["val_accuracy"])
         if self.teaching is not None:
             self.world.share_buffers(self.net)
             self.teaching.end_epoch(self.net)
         return row
 
-    def _val_accuracy(self, net: nn.Module) -> float:
-        """Return the top-1 accuracy on the validation split, without TTA, in the recipe's precision."""
+    def _validate(self, net: nn.Module) -> tuple[float, float]:
+        """Return NLL (nats) and top-1 accuracy on the validation split, without TTA, in the recipe's precision."""
         val, precision = self.job.val, self.job.recipe.precision
 
-        def accuracy() -> float:
+        def scores() -> tuple[float, float]:
             views = VIEW_SETS["none"]
-            logits = view_logits(net.eval(), val.images, views, self.job.stats, device=self.device, precision=precision)
-            return float((logits["none"].argmax(1) == val.labels).mean())
+            out = view_logits(net.eval(), val.images, views, self.job.stats, device=self.device, precision=precision)
+            logits, labels = torch.from_numpy(out["none"]), torch.from_numpy(val.labels)
+            return round(float(functional.cross_entropy(logits, labels)), 5), round(
+                float(hits(logits, labels)) / len(labels), 5
+            )
 
-        return self.world.lead(accuracy)
+        return self.world.lead(scores)
 
     def _average(self) -> nn.Module:
         """Return the averaged network; statistics are recomputed on one more epoch of images, none of them mixed."""

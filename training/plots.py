@@ -41,7 +41,7 @@ def curves(rows: Sequence[Mapping[str, float]], path: Path, title: str = "") -> 
     epochs = [row["epoch"] for row in rows]
     for axes, ending, scale, name in ((left, "_loss", 1.0, "loss (nats)"), (right, "_accuracy", 100.0, "accuracy (%)")):
         style(axes, "epoch", name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9, steps=[1, 2, 5, 10], min_n_ticks=1))
         keys = [key for key in (rows[0] if rows else ()) if key.endswith(ending)]
         for key, colour in zip(keys, COLOURS, strict=False):
             values = [scale * row.get(key, math.nan) for row in rows]

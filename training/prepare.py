@@ -5,12 +5,19 @@ from torch import nn
 
 from training.job import Job
 from training.norms import freeze_scales, ghost_batch_norm
+from training.recipe import Recipe
 from training.whitening import whiten_first_layer
 from zoo.archs import create
 from zoo.errors import UsageError
 from zoo.images import normalize
 
-__all__ = ["prepare_network"]
+__all__ = ["check_recipe", "prepare_network"]
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise `UsageError` if there is no such architecture, or not with these arguments; no data is needed."""
+    with torch.device("meta"):
+        create(recipe.arch, 10, **recipe.arch_args)
 
 
 def prepare_network(job: Job) -> nn.Module:

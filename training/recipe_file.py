@@ -10,13 +10,14 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import tomli_w
 
 from training.recipe import Optimizer, ParamGroup, Recipe, Schedule
-from zoo.errors import NotFoundError, UsageError
+from zoo.errors import MenagerieError, NotFoundError, UsageError
 from zoo.names import is_name, suggestion
 
 __all__ = ["load_recipe", "parse_recipe", "recipe_names", "to_toml"]
 
 _T = TypeVar("_T")
 _ACCEPTED: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+_SAID = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _MOST_BASES = 8
 """That a recipe may have, one below the other."""
 _KINDS: dict[str, str] = {"optimizer": Optimizer.kind, "schedule": Schedule.kind}
@@ -107,7 +108,11 @@ def _with_base(name: str, text: str, deepest: int) -> dict[str, Any]:
         )
     if name.endswith(".toml") and base.endswith(".toml"):
         base = str(Path(name).parent / base)
-    merged: dict[str, Any] = _merged(_read(base, deepest - 1), table)
+    try:
+        below = _read(base, deepest - 1)
+    except MenagerieError as error:
+        raise type(error)(str(error) if "base" in str(error) else f"recipe {name!r}, base: {error}") from error
+    merged: dict[str, Any] = _merged(below, table)
     return merged
 
 
@@ -198,14 +203,17 @@ def _build(kind: type[_T], table: Any, where: str, path: str = "") -> _T:  # noq
         path: the table's dotted key; empty for the outermost one.
     """
     if not isinstance(table, dict):
-        raise UsageError(f"{where}: {path} is {table!r}, not a table")
+        hint = ""
+        if isinstance(table, str) and any(f.name == "kind" for f in fields(kind)):  # type: ignore[arg-type]  # as below
+            hint = f" (did you mean {path}.kind = {table!r}?)"
+        raise UsageError(f"{where}: {path} is {table!r}, not a table{hint}")
     dotted = f"{path}." if path else ""
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]  # only called with dataclasses
     types = get_type_hints(kind)
     values = {}
     for key, value in table.items():
         if key not in known:
-            raise UsageError(f"{where}: unknown key {dotted + key!r}{suggestion(key, known)}")
+            raise UsageError(f"{where}: unknown key {dotted + key!r}{_meant(key, known, types)}")
         values[key] = _convert(types[key], value, where, dotted + key)
     missing = [n for n, f in known.items() if n not in values and f.default is MISSING and f.default_factory is MISSING]
     if missing:
@@ -214,6 +222,13 @@ def _build(kind: type[_T], table: Any, where: str, path: str = "") -> _T:  # noq
         return kind(**values)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def _meant(key: str, known: Mapping[str, Any], types: Mapping[str, Any]) -> str:
+    """Suggest a key of the same table, or one of this very name in a table below it."""
+    tables = {name: t for name, wanted in types.items() for t in (wanted, *get_args(wanted)) if is_dataclass(t)}
+    below = [f"{name}.{key}" for name, table in tables.items() if any(f.name == key for f in fields(table))]
+    return suggestion(key, known) or (f" (did you mean {' or '.join(map(repr, below))}?)" if below else "")
 
 
 def _convert(wanted: Any, value: Any, where: str, path: str) -> Any:  # noqa: ANN401  # whatever TOML has there
@@ -237,7 +252,7 @@ def _convert(wanted: Any, value: Any, where: str, path: str) -> Any:  # noqa: AN
             raise UsageError(f"{what} a table")
         return value
     if type(value) not in _ACCEPTED[wanted]:
-        raise UsageError(f"{what} of type {wanted.__name__}")
+        raise UsageError(f"{what} {_SAID[wanted]}")
     return _as_float(value, f"{where}: {path}") if wanted is float else value
 
 

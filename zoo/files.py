@@ -10,7 +10,16 @@ from pathlib import Path
 
 from zoo.errors import CorruptError, StorageError
 
-__all__ = ["SUMS", "atomic_write", "new_folder", "read_sums", "sha256_file", "storage_errors", "write_sums"]
+__all__ = [
+    "SUMS",
+    "atomic_write",
+    "check_writable",
+    "new_folder",
+    "read_sums",
+    "sha256_file",
+    "storage_errors",
+    "write_sums",
+]
 
 SUMS = "SHA256SUMS"
 """Name of the file, in `sha256sum` format, that covers every other file of an entry."""
@@ -47,6 +56,18 @@ def atomic_write(path: Path, content: bytes) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder if need be, and write and delete a file in it: long work should not end in a refusal.
+
+    Raises:
+        StorageError: it cannot be made or written to.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=".check.", dir=folder):
+            pass
 
 
 @contextmanager

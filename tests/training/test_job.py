@@ -45,7 +45,10 @@ def test_snapshots_are_taken_where_cycles_end_but_the_last() -> None:
 
 def test_too_few_images_are_refused() -> None:
     job = toy_job(fastnet_recipe(batch_size=35))
-    with pytest.raises(UsageError, match=r"^recipe 'toy': 34 training images do not fill a batch of 35$"):
+    with pytest.raises(
+        UsageError,
+        match=r"^recipe 'toy': 34 training images do not fill a batch of 35: lower it",
+    ):
         job.check()
     with pytest.raises(UsageError, match=r"^34 training images are too few to hold any out for validation$"):
         replace(toy_job(fastnet_recipe()), val=job.val.subset(slice(0))).check()

@@ -191,20 +191,20 @@ def test_round_trip_keeps_every_bit(
         ("cycles = 5", "cycle = 5", "recipe 'bad', groups.2: unknown key 'schedule.cycle' (did you mean 'cycles'?)"),
         ("normalize = true", "anneal = 0.5", "recipe 'bad', groups.0: unknown key 'anneal'"),
         ('kind = "muon"', 'optimizer = "muon"', "recipe 'bad', groups.0: unknown key 'optimizer'"),
-        ("epochs = 3", 'epochs = "3"', "recipe 'bad': epochs is '3', not of type int"),
-        ("epochs = 3", "epochs = 3.0", "recipe 'bad': epochs is 3.0, not of type int"),
-        ("epochs = 3", "epochs = true", "recipe 'bad': epochs is True, not of type int"),
-        ("compile = true", "compile = 1", "recipe 'bad': compile is 1, not of type bool"),
-        ('arch = "fastnet"', "arch = 9", "recipe 'bad': arch is 9, not of type str"),
-        ("momentum = 0.8", "momentum = false", "recipe 'bad': optimizer.momentum is False, not of type float"),
+        ("epochs = 3", 'epochs = "3"', "recipe 'bad': epochs is '3', not a whole number"),
+        ("epochs = 3", "epochs = 3.0", "recipe 'bad': epochs is 3.0, not a whole number"),
+        ("epochs = 3", "epochs = true", "recipe 'bad': epochs is True, not a whole number"),
+        ("compile = true", "compile = 1", "recipe 'bad': compile is 1, not true or false"),
+        ('arch = "fastnet"', "arch = 9", "recipe 'bad': arch is 9, not a text"),
+        ("momentum = 0.8", "momentum = false", "recipe 'bad': optimizer.momentum is False, not a number"),
         ("momentum = 0.8", f"momentum = {'9' * 400}", "recipe 'bad': optimizer.momentum is too large"),
-        ("lr = 64.0", 'lr = "64"', "recipe 'bad', groups.1: lr is '64', not of type float"),
-        ('params = "head.*"', "params = 1", "recipe 'bad', groups.2: params is 1, not of type str"),
+        ("lr = 64.0", 'lr = "64"', "recipe 'bad', groups.1: lr is '64', not a number"),
+        ('params = "head.*"', "params = 1", "recipe 'bad', groups.2: params is 1, not a text"),
         ('"bf16"', '"int8"', "recipe 'bad': precision is 'int8', not one of fp32, bf16, fp16"),
         ('flip = "alternating"', "flip = true", "augment.flip is True, not one of none, random, alternating"),
         ('flip = "alternating"', 'flip = ["none"]', "augment.flip is ['none'], not one of none, random, alternating"),
         ("[0.5, 1]", "0.5", "recipe 'bad', groups.1: schedule.milestones is 0.5, not a list"),
-        ("[0.5, 1]", '[0.5, "1"]', "recipe 'bad', groups.1: schedule.milestones.1 is '1', not of type float"),
+        ("[0.5, 1]", '[0.5, "1"]', "recipe 'bad', groups.1: schedule.milestones.1 is '1', not a number"),
         ("[0.5, 1]", "[1, 0.5]", "recipe 'bad', groups.1: schedule.milestones must rise"),
         ("cycles = 3", "cycles = 3\nend = 0.5", "recipe 'bad': schedule.end is not for restarts, which takes cycles"),
         ("cycles = 5", "end = 0.5", "recipe 'bad', groups.2: schedule.end is not for restarts"),
@@ -235,11 +235,14 @@ def test_mistake_is_named_with_its_place(old: str, new: str, message: str) -> No
         ("whitening = [1]", "whitening is [1], not a table"),
         ("whitening = true", "whitening is True, not a table"),
         ("arch_args = 3", "arch_args is 3, not a table"),
-        ("schedule = 'cosine'", "schedule is 'cosine', not a table"),
+        ("schedule = 'cosine'", "schedule is 'cosine', not a table (did you mean schedule.kind = 'cosine'?)"),
         ("groups = 3", "groups is a list of tables: [[groups]]"),
         ("groups = [3]", "groups is a list of tables: [[groups]]"),
         ("[groups]\nlr = 1", "groups is a list of tables: [[groups]]"),
-        ("[[groups]]\nparams = '*'\nschedule = 'cosine'", "groups.0: schedule is 'cosine', not a table"),
+        (
+            "[[groups]]\nparams = '*'\nschedule = 'cosine'",
+            "groups.0: schedule is 'cosine', not a table (did you mean schedule.kind = 'cosine'?)",
+        ),
     ],
 )
 def test_tables_must_be_tables(text: str, message: str) -> None:
@@ -249,7 +252,9 @@ def test_tables_must_be_tables(text: str, message: str) -> None:
 def test_optimizer_must_be_a_table_and_there() -> None:
     group = "[[groups]]\nparams = '*'\nlr = 1\n"
     text = PLAIN.replace("{ lr = 1.0 }", '"sgd"') + group
-    assert refused("bad", text) == "recipe 'bad': optimizer is 'sgd', not a table"
+    assert (
+        refused("bad", text) == "recipe 'bad': optimizer is 'sgd', not a table (did you mean optimizer.kind = 'sgd'?)"
+    )
     assert refused("bad", PLAIN.replace("optimizer = { lr = 1.0 }\n", "")) == "recipe 'bad': optimizer is missing"
 
 

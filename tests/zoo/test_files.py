@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import files_up_to
 from tests.zoo.conftest import listing
 from zoo.errors import CorruptError, StorageError
-from zoo.files import SUMS, atomic_write, new_folder, read_sums, sha256_file, storage_errors, write_sums
+from zoo.files import SUMS, atomic_write, check_writable, new_folder, read_sums, sha256_file, storage_errors, write_sums
 
 OK = hashlib.sha256(b"").hexdigest()
 
@@ -250,3 +250,11 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     atomic_write(tmp_path / "link", b"there")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "far" / "file").read_bytes() == b"there"
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "shelf")
+    assert list((tmp_path / "new" / "shelf").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write"):
+        check_writable(tmp_path / "file" / "shelf")

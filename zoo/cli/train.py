@@ -84,7 +84,14 @@ def command(
         raise UsageError(f'--teacher {teacher!r}: recipe {chosen.name!r} has no [distill] table with teacher = "given"')
     dataset = dataset or dataset_name(data)
     if dry_run:
-        _dry_run(chosen, dataset, data, size, device, threads)
+        from training.estimate import stand_in
+        from training.prepare import check_recipe
+        from zoo.cli.dry_run import show_estimate
+
+        where = _device(device, threads)
+        check_recipe(chosen)
+        job = _load_job(chosen, 0, dataset, data, size, ())[0] if data else stand_in(chosen, dataset)
+        show_estimate(job, where)
         return
     if seed is None:
         raise UsageError("--seed is missing: a number, which decides weights, order and augmentation")
@@ -104,8 +111,12 @@ def command(
             raise UsageError(f"{error}: choose another --name or --seed, or --to DIR") from error
 
     from training.distributed import joined, local_device
+    from training.prepare import check_recipe
+    from zoo.files import check_writable
 
     where = _device(local_device(device), threads)
+    check_recipe(chosen)
+    check_writable(target.parent)
     job, test = _load_job(chosen, seed, dataset, data, size, overrides)
     job.check()
     taught = None
@@ -279,27 +290,3 @@ def _teacher(name: str, job: "Job", device: "torch.device") -> "tuple[Teacher, s
         return logits
 
     return teach, f"{name}@{sha256_file(entry.folder / SUMS)[:16]}"
-
-
-def _dry_run(  # what the command was told
-    recipe: "Recipe", dataset: str, data: Path | None, size: int | None, device: str | None, threads: int | None
-) -> None:
-    """Print what a run would take; without data, on as many random images as CIFAR has."""
-    from training.estimate import estimate, stand_in
-
-    where = _device(device, threads)
-    job = _load_job(recipe, 0, dataset, data, size, ())[0] if data else stand_in(recipe, dataset)
-    found = estimate(job, where)
-    memory = "peak memory, measured" if found.memory_measured else "peak memory, estimated"
-    hours, rest = divmod(round(found.seconds), 3600)
-    for label, value in (
-        ("recipe", f"{recipe.name}: {recipe.arch}, {recipe.epochs} epochs of {len(job.part):,} images"),
-        ("parameters", f"{found.parameters:,}"),
-        ("steps", f"{found.steps:,} of {recipe.batch_size} images"),
-        ("whole run", f"{found.flops / 1e15:,.3g} PFLOP"),
-        (memory, f"{found.memory / 2**30:,.2f} GiB"),
-        ("one step", f"{found.step_seconds:.3g} s on {where} (median of {found.measured_steps})"),
-        ("speed", f"{recipe.batch_size / found.step_seconds:,.0f} images/s, {found.speed / 1e12:,.3g} TFLOP/s"),
-        ("expected time", f"{hours} h {rest // 60:02} min {rest % 60:02} s, validation left out"),
-    ):
-        click.echo(f"{label:<24}{value}")

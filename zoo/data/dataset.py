@@ -89,7 +89,7 @@ def load_training(dataset: str, folder: Path | None = None, *, size: Size | None
     The training part is in `Split.order`, so that what is trained does not depend on how the images lay on disk.
     Arguments and errors are those of `load_split`.
     """
-    pictures = _pictures(dataset, folder)
+    pictures = _pictures_to_train(dataset, folder)
     if pictures is not None:
         part, val = image_folder.read_training(pictures, size)
     else:
@@ -105,7 +105,7 @@ def load_all(dataset: str, folder: Path | None = None, *, size: Size | None = No
     Raises:
         DataError: the three do not have images of one size; or, like other errors, as in `load_split`.
     """
-    pictures = _pictures(dataset, folder)
+    pictures = _pictures_to_train(dataset, folder)
     if pictures is not None:
         part, val, test = image_folder.read_all(pictures, size)
     else:
@@ -137,6 +137,14 @@ def _pictures(dataset: str, folder: Path | None) -> Path | None:
     if any((place / INDEX).is_file() for place in places) or (folder / _TORCHVISION.get(dataset, INDEX)).exists():
         return None
     return next((place for place in places if image_folder.is_image_folder(place)), None)
+
+
+def _pictures_to_train(dataset: str, folder: Path | None) -> Path | None:
+    """Return the same; CIFAR's names are not for other people's pictures."""
+    found = _pictures(dataset, folder)
+    if found is not None and dataset in DATASETS and len(image_folder.class_names(found)) != _CLASSES[dataset]:
+        raise DataError(f"{found} does not have the {_CLASSES[dataset]} classes of {dataset}: leave --dataset out")
+    return found
 
 
 def _places(dataset: str, folder: Path) -> list[Path]:
@@ -184,7 +192,8 @@ def _find(dataset: str, part: str) -> Split:
 def _read_folder(dataset: str, part: str, folder: Path) -> Split:
     """Read from a folder the user named: a mosaic folder, or a torchvision root."""
     if not folder.is_dir():
-        raise NotFoundError(f"data folder {str(folder)!r} does not exist")
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise NotFoundError(f"data folder {str(folder)!r} {what}")
     for place in _places(dataset, folder):
         if (place / INDEX).is_file():
             if not _mosaic_parts(place, part):

@@ -20,14 +20,14 @@ from zoo.data.split import Split, hold_out
 from zoo.errors import DataError, NotFoundError
 from zoo.names import suggestion
 
-__all__ = ["LAYOUT", "is_image_folder", "read_all", "read_split", "read_training"]
+__all__ = ["LAYOUT", "class_names", "is_image_folder", "read_all", "read_split", "read_training"]
 
 LAYOUT = "train/CLASS/*.png"
 """An example of the layout, for messages."""
 
 _FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-"""What tells a folder of pictures from another one; the files themselves are judged by what is in them."""
+"""Endings of pictures. Other files (`Thumbs.db`, notes) are passed over, as torchvision does."""
 
 Size = tuple[int, int]
 
@@ -35,6 +35,12 @@ Size = tuple[int, int]
 def is_image_folder(folder: Path) -> bool:
     """Say whether a folder has one of the layouts above; the pictures themselves are not looked at."""
     return bool(_parts(folder))
+
+
+def class_names(folder: Path) -> list[str]:
+    """Return the names of the classes of a folder of pictures, sorted; errors as in `read_split`."""
+    parts = _parts(folder)
+    return _class_names(parts.get("train", next(iter(parts.values()))))
 
 
 def read_split(folder: Path, split: str, size: Size | None = None, classes: Sequence[str] | None = None) -> Split:
@@ -182,7 +188,8 @@ def _files(folder: Path, above: tuple[Path, ...]) -> list[Path]:
         if kind == "folder":
             found += _files(folder / name, (*above, real))
         elif kind == "file":
-            found.append(folder / name)
+            if name.lower().endswith(_SUFFIXES):
+                found.append(folder / name)
         else:
             raise DataError(f"{folder / name} is neither a file nor a folder: remove it")
     return found

@@ -268,14 +268,15 @@ def _short_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dry_run_needs_no_cifar(dataset: str, classes: int, command: Command, zoo_home: Path) -> None:
     words = ("--set", "batch_size=4", "--set", "epochs=1")
     done = command("train", "toy", "--dry-run", "--dataset", dataset, *words)
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert done.err == "measuring a few steps of toy on cpu: up to a minute or two on a CPU ...\n"
     found = dict(re.split(r" {2,}", line) for line in done.out.splitlines())
-    assert found["recipe"] == "toy: fastnet, 1 epochs of 45,000 images"
+    assert found["recipe"] == "toy: fastnet, 1 epoch of 45,000 images"
     # Whitening 24 x 12 and its bias; 3x3 kernels; scale and shift of six norms; the head.
     assert found["parameters"] == f"{24 * 12 + 24 + 9 * 8 * (24 + 5 * 8) + 6 * 16 + classes * 8:,}"
     assert found["steps"] == "11,250 of 4 images"
     assert set(found) == {
-        *("recipe", "parameters", "steps", "whole run", "peak memory, estimated", "one step", "speed"),
+        *("recipe", "parameters", "steps", "whole run", "peak memory, at least", "one step", "speed"),
         "expected time",
     }
     assert not zoo_home.exists()
@@ -284,7 +285,7 @@ def test_a_dry_run_needs_no_cifar(dataset: str, classes: int, command: Command, 
 @pytest.mark.usefixtures("_short_measurement")
 def test_a_dry_run_on_pictures_needs_them(command: Command, pictures: Path) -> None:
     done = command("train", "toy", "--dry-run", "--data", pictures, "--size", 32)
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
     assert "2 epochs of 39 images" in done.out
     done = command("train", "toy", "--dry-run", "--dataset", "pictures")
     assert (done.code, done.out) == (2, "")

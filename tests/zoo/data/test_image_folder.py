@@ -192,6 +192,18 @@ def test_cifar_as_pictures(tmp_path: Path) -> None:
     assert np.bincount(split.labels, minlength=10).tolist() == [10, 0, 0, 0, 0, 0, 0, 0, 10, 0]
 
 
+def test_pictures_are_not_trained_on_under_a_name_of_cifar(tmp_path: Path) -> None:
+    write(tmp_path / "train", pictures(20, classes=("cat", "dog")))
+    with pytest.raises(DataError, match="does not have the 10 classes of cifar10: leave --dataset out"):
+        load_training("cifar10", tmp_path, size=(32, 32))
+
+
+def test_files_that_are_no_pictures_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "test", pictures(20, classes=("cat", "dog")))
+    (tmp_path / "test" / "cat" / "Thumbs.db").write_bytes(b"no picture")
+    assert len(load_split("pets", "test", tmp_path)) == 20
+
+
 def link(path: Path, target: Path) -> None:
     path.symlink_to(target)
 
@@ -201,7 +213,7 @@ def cut(path: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "text": lambda root: (root / "train/cat/notes.txt").write_text("no picture"),
+    "text": lambda root: (root / "train/cat/notes.png").write_text("no picture"),
     "truncated": lambda root: cut(root / "train/cat/0.png"),
     "bomb": lambda root: Image.new("1", (11_000, 11_000)).save(root / "train/cat/0.png"),
     "empty": lambda root: (root / "train/ant").mkdir(),
@@ -220,7 +232,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ("text", CorruptError, r"/train/cat/notes\.txt' is not a readable picture"),
+        ("text", CorruptError, r"/train/cat/notes\.png' is not a readable picture"),
         ("truncated", CorruptError, r"/train/cat/0\.png' is not a readable picture"),
         ("bomb", DataError, r"/train/cat/0\.png has 11000 x 11000 pixels; at most 100,000,000 are read"),
         ("empty", DataError, r"/train/ant has no pictures: add some or remove it"),

@@ -3,7 +3,11 @@
 import pytest
 import torch
 
+from benchmarks.airbench import OVERRIDES, run_once
+from benchmarks.airbench import make_job as airbench_job
 from benchmarks.training import CONTENDERS, make_job, run_one
+from tests.conftest import random_split
+from training.recipe_file import load_recipe
 
 
 @pytest.mark.parametrize("name", [name for name in CONTENDERS if not name.endswith("2")])  # without worker processes
@@ -12,3 +16,12 @@ def test_each_training_contender_trains(name: str, monkeypatch: pytest.MonkeyPat
     job = make_job(steps=1, batch_size=20)
     assert (len(job.part), job.steps) == (20, 2)
     assert run_one(name, job, torch.device("cpu"), 1) > 0
+
+
+def test_the_airbench_side_of_ours_trains_and_scores() -> None:
+    images = random_split(40, seed=1)
+    recipe = load_recipe("fastnet", (*OVERRIDES, "epochs=1", "batch_size=20", "whitening.images=20"))
+    assert [group.optimizer.lr for group in recipe.groups] == [106, 1340, 0.24]
+    seconds, accuracy = run_once(airbench_job(recipe, images, 1), random_split(20, seed=2), torch.device("cpu"))
+    assert seconds > 0
+    assert 0 <= accuracy <= 1

@@ -16,14 +16,13 @@ def learning_rates(job: Job, points: int = _POINTS) -> dict[str, list[float]]:
 
     Groups whose schedule waits for a plateau are left out: theirs is known only afterwards, from `metrics.csv`.
     """
-    per_epoch = job.steps // job.recipe.epochs
     points = min(points, job.steps)
     shown = [round(i * (job.steps - 1) / max(points - 1, 1)) for i in range(points)]
     rates = {}
     seen: set[str] = set()
     for group in job.recipe.all_groups():
         if group.params not in seen and group.schedule.kind != "plateau":
-            at = factor(group.schedule, job.steps, per_epoch)
+            at = factor(group.schedule, job.steps, job.steps_per_epoch)
             rates[group.params] = [group.optimizer.lr * at(step) for step in shown]
         seen.add(group.params)  # of groups with the same pattern, `*` too, the first has all the parameters
     return rates

@@ -81,7 +81,7 @@ def estimate(job: Job, device: torch.device, seconds: float = 15.0) -> Estimate:
     job.check()
     net = prepare_network(job).train()
     flops, fixed, activations = _per_image(net, job)
-    passes = recipe.epochs * (job.steps // recipe.epochs) * recipe.batch_size * (2 if recipe.sam else 1)
+    passes = job.steps * recipe.batch_size * (2 if recipe.sam else 1)
     net.to(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

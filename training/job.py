@@ -49,7 +49,7 @@ class Job:
             raise UsageError(f"{images} training images are too few to hold any out for validation")
         for group in recipe.all_groups():
             if group.schedule.kind == "lambda":  # an expression may lack a value at any one step
-                at = factor(group.schedule, self.steps, self.steps // recipe.epochs)
+                at = factor(group.schedule, self.steps, self.steps_per_epoch)
                 for step in range(self.steps):
                     at(step)
         ends = [0, *self.snapshot_steps, self.steps]
@@ -67,7 +67,12 @@ class Job:
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run; 0 if the images do not fill a batch."""
-        return self.recipe.epochs * (len(self.part) // self.recipe.batch_size)
+        return self.recipe.epochs * self.steps_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch: its full batches."""
+        return len(self.part) // self.recipe.batch_size
 
     @property
     def snapshot_steps(self) -> list[int]:
@@ -78,8 +83,7 @@ class Job:
         warm = schedule.warmup * self.steps
         ends = [round(warm + end * (self.steps - warm)) for end in cycle_ends(schedule)[:-1]]
         if schedule.by == "epoch":  # the rate restarts when the next epoch begins
-            per_epoch = self.steps // self.recipe.epochs
-            ends = [math.ceil(end / per_epoch) * per_epoch for end in ends]
+            ends = [math.ceil(end / self.steps_per_epoch) * self.steps_per_epoch for end in ends]
         return ends
 
     @property

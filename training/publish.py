@@ -68,7 +68,7 @@ def publish(
         progress: called after each batch with the number of images in it.
     """
     weights = checkpoint.encode(made.net)
-    seconds, images = made.rows[-1]["seconds"], job.steps // job.recipe.epochs * job.recipe.batch_size
+    seconds, images = made.rows[-1]["seconds"], job.steps_per_epoch * job.recipe.batch_size
     card = Card(
         name=target.name,
         architecture=job.recipe.arch,

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import tomli_w
 
 from training.recipe import Optimizer, ParamGroup, Recipe, Schedule
-from zoo.errors import MenagerieError, NotFoundError, UsageError
+from zoo.errors import NotFoundError, UsageError
 from zoo.names import is_name, suggestion
 
 __all__ = ["load_recipe", "parse_recipe", "recipe_names", "to_toml"]
@@ -73,30 +73,30 @@ def _stem(name: str) -> str:
     return stem
 
 
-def _read(name: str, deepest: int) -> dict[str, Any]:
-    """Return a recipe's table with those of its bases under it."""
+def _read(name: str, deepest: int, via: str = "") -> dict[str, Any]:
+    """Return a recipe's table with those of its bases under it; `via` says in errors whose base it is."""
     if name.endswith(".toml"):
         try:
             text = Path(name).read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            raise NotFoundError(f"recipe {name!r}: no such file") from error
+            raise NotFoundError(f"{via}recipe {name!r}: no such file") from error
         except (OSError, ValueError) as error:  # a ValueError for what is no UTF-8, or a path with a NUL in it
-            raise UsageError(f"recipe {name!r} cannot be read: {error}") from error
+            raise UsageError(f"{via}recipe {name!r} cannot be read: {error}") from error
     else:
         if name not in recipe_names():
             raise UsageError(
-                f"unknown recipe {name!r}{suggestion(name, recipe_names())}; there are {', '.join(recipe_names())}"
+                f"{via}unknown recipe {name!r}{suggestion(name, recipe_names())}; there are {', '.join(recipe_names())}"
             )
         text = files("training").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
-    return _with_base(name, text, deepest)
+    return _with_base(name, text, deepest, via)
 
 
-def _with_base(name: str, text: str, deepest: int) -> dict[str, Any]:
+def _with_base(name: str, text: str, deepest: int, via: str = "") -> dict[str, Any]:
     """Return a text's table over its base's, key by key within tables; lists (groups too) are replaced whole."""
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"recipe {name!r} is not valid TOML: {error}") from error
+        raise UsageError(f"{via}recipe {name!r} is not valid TOML: {error}") from error
     if "base" not in table:
         return table
     base = table.pop("base")
@@ -108,11 +108,7 @@ def _with_base(name: str, text: str, deepest: int) -> dict[str, Any]:
         )
     if name.endswith(".toml") and base.endswith(".toml"):
         base = str(Path(name).parent / base)
-    try:
-        below = _read(base, deepest - 1)
-    except MenagerieError as error:
-        raise type(error)(str(error) if "base" in str(error) else f"recipe {name!r}, base: {error}") from error
-    merged: dict[str, Any] = _merged(below, table)
+    merged: dict[str, Any] = _merged(_read(base, deepest - 1, f"recipe {name!r}, base: "), table)
     return merged
 
 

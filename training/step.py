@@ -50,7 +50,7 @@ class Step:
         groups = build_optimizers(net, job.recipe.all_groups())
         self._optimizers = [optimizer for _, optimizer in groups]
         self._rates = [(group.optimizer.lr, group.schedule) for group, _ in groups]
-        steps, per_epoch = job.steps, job.steps // job.recipe.epochs
+        steps, per_epoch = job.steps, job.steps_per_epoch
         self._factors = [
             None if schedule.kind == "plateau" else factor(schedule, steps, per_epoch) for _, schedule in self._rates
         ]
@@ -82,7 +82,6 @@ class Step:
         sums = self._gradients(images, targets, step, alone=sam is not None)
         if sam is not None:
             with ascend(self._params, sam.rho, adaptive=sam.adaptive), frozen_statistics(self._net):
-                self._zero_grad()
                 self._gradients(images, targets, step, alone=False)
         if self._recipe.clip_norm:
             for optimizer in self._optimizers:

@@ -129,6 +129,7 @@ def test_bases_in_a_circle_are_one_line(base: str, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("base = 3", "recipe 'bad': base is 3, not the name of another recipe"),
+        ('base = "base"', "recipe 'bad', base: unknown recipe 'base'"),
         ('base = "fastent"', "recipe 'bad', base: unknown recipe 'fastent' (did you mean 'fastnet'?)"),
         ('base = "a\\u0000b.toml"', "recipe 'bad', base: recipe 'a\\x00b.toml' cannot be read: "),
     ],

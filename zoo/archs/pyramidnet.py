@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.archs.branch_drop import Gate, branch_drops
+from zoo.archs.conv import same_conv
 
 __all__ = ["VARIANTS", "PyramidBlock", "PyramidNet"]
 
@@ -27,18 +28,14 @@ _STEM_WIDTH = 16
 _EXPANSION = 4
 
 
-def _conv(width_in: int, width_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, bias=False)
-
-
 def _basic_branch(width_in: int, width: int, stride: int) -> nn.Sequential:
     """BN, 3x3, BN, ReLU, 3x3, BN; from `width_in` to `width` channels."""
     return nn.Sequential(
         nn.BatchNorm2d(width_in),
-        _conv(width_in, width, 3, stride),
+        same_conv(width_in, width, 3, stride),
         nn.BatchNorm2d(width),
         nn.ReLU(),
-        _conv(width, width, 3),
+        same_conv(width, width, 3),
         nn.BatchNorm2d(width),
     )
 
@@ -47,13 +44,13 @@ def _bottleneck_branch(width_in: int, width: int, stride: int) -> nn.Sequential:
     """BN, 1x1, BN, ReLU, 3x3, BN, ReLU, 1x1, BN; from `width_in` to `4 * width` channels."""
     return nn.Sequential(
         nn.BatchNorm2d(width_in),
-        _conv(width_in, width, 1),
+        same_conv(width_in, width, 1),
         nn.BatchNorm2d(width),
         nn.ReLU(),
-        _conv(width, width, 3, stride),
+        same_conv(width, width, 3, stride),
         nn.BatchNorm2d(width),
         nn.ReLU(),
-        _conv(width, width * _EXPANSION, 1),
+        same_conv(width, width * _EXPANSION, 1),
         nn.BatchNorm2d(width * _EXPANSION),
     )
 
@@ -136,7 +133,7 @@ class PyramidNet(nn.Module):
         strides = [2 if block in (group, 2 * group) else 1 for block in range(count)]
         drops = branch_drops(count, shakedrop=shakedrop, stochastic_depth=stochastic_depth, gate=shakedrop_gate)
 
-        self.stem = nn.Sequential(_conv(in_channels, _STEM_WIDTH, 3), nn.BatchNorm2d(_STEM_WIDTH))
+        self.stem = nn.Sequential(same_conv(in_channels, _STEM_WIDTH, 3), nn.BatchNorm2d(_STEM_WIDTH))
         self.blocks = nn.Sequential(
             *(
                 PyramidBlock(width_in, width, stride, drop, bottleneck=bottleneck)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.archs.conv import same_conv
 from zoo.archs.two_way_scale import two_way_scale
 
 __all__ = ["VARIANTS", "ShakeShake", "ShakeShakeBlock", "ShakeShakeNet", "ShiftedShortcut", "shake_shake"]
@@ -23,10 +24,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 """Variant name -> arguments of `ShakeShakeNet`; 2x32d: two branches, of 32 channels in the first group."""
 
 _STEM_WIDTH = 16
-
-
-def _conv(width_in: int, width_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, bias=False)
 
 
 def shake_shake(first: Tensor, second: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
@@ -77,8 +74,8 @@ class ShiftedShortcut(nn.Module):
 
     def __init__(self, width_in: int, width_out: int, stride: int) -> None:
         super().__init__()
-        self.conv = _conv(width_in, width_out // 2, 1, stride)
-        self.conv_shifted = _conv(width_in, width_out // 2, 1, stride)
+        self.conv = same_conv(width_in, width_out // 2, 1, stride)
+        self.conv_shifted = same_conv(width_in, width_out // 2, 1, stride)
         self.norm = nn.BatchNorm2d(width_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,10 +109,10 @@ class ShakeShakeBlock(nn.Module):
     @staticmethod
     def _branch(width_in: int, width_out: int, stride: int) -> nn.Sequential:
         return nn.Sequential(
-            _conv(width_in, width_out, 3, stride),
+            same_conv(width_in, width_out, 3, stride),
             nn.BatchNorm2d(width_out),
             nn.ReLU(),
-            _conv(width_out, width_out, 3),
+            same_conv(width_out, width_out, 3),
             nn.BatchNorm2d(width_out),
         )
 
@@ -154,7 +151,7 @@ class ShakeShakeNet(nn.Module):
         ins = [_STEM_WIDTH, *outs[:-1]]
         strides = [2 if block in (group, 2 * group) else 1 for block in range(3 * group)]
 
-        self.stem = nn.Sequential(_conv(in_channels, _STEM_WIDTH, 3), nn.BatchNorm2d(_STEM_WIDTH))
+        self.stem = nn.Sequential(same_conv(in_channels, _STEM_WIDTH, 3), nn.BatchNorm2d(_STEM_WIDTH))
         self.blocks = nn.Sequential(
             *(
                 ShakeShakeBlock(width_in, width_out, stride)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.archs.branch_drop import Gate, branch_drops
+from zoo.archs.conv import same_conv
 
 __all__ = ["VARIANTS", "WideBlock", "WideResNet"]
 
@@ -24,10 +25,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "wrn40-10": {"depth": 40, "width": 10},
 }
 """Variant name -> arguments of `WideResNet`."""
-
-
-def _conv(width_in: int, width_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, bias=False)
 
 
 class WideBlock(nn.Module):
@@ -49,15 +46,15 @@ class WideBlock(nn.Module):
         super().__init__()
         self.activate = nn.Sequential(nn.BatchNorm2d(width_in), nn.ReLU())
         self.branch = nn.Sequential(
-            _conv(width_in, width_out, 3, stride),
+            same_conv(width_in, width_out, 3, stride),
             nn.BatchNorm2d(width_out),
             nn.ReLU(),
             nn.Dropout(dropout),
-            _conv(width_out, width_out, 3),
+            same_conv(width_out, width_out, 3),
         )
         self.drop = drop
         changes = width_in != width_out or stride > 1
-        self.projection = _conv(width_in, width_out, 1, stride) if changes else None
+        self.projection = same_conv(width_in, width_out, 1, stride) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.activate(x)
@@ -110,7 +107,7 @@ class WideResNet(nn.Module):
         strides = [2 if block in (group, 2 * group) else 1 for block in range(3 * group)]
         drops = branch_drops(3 * group, shakedrop=shakedrop, stochastic_depth=stochastic_depth, gate=shakedrop_gate)
 
-        self.stem = _conv(in_channels, 16, 3)
+        self.stem = same_conv(in_channels, 16, 3)
         self.blocks = nn.Sequential(
             *(
                 WideBlock(width_in, width_out, stride, dropout, drop)

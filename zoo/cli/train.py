@@ -160,7 +160,7 @@ def _train(  # what the command was told
         nonlocal run, events
         run = RunFolder(path, job)
         done = run.step()
-        events = Events(path, done * job.recipe.epochs // job.steps) if tensorboard else None
+        events = Events(path, done // job.steps_per_epoch) if tensorboard else None
         return done
 
     done = world.lead(begin)
@@ -220,7 +220,7 @@ def _about(job: "Job", trained: "Trained", suffix: str) -> "tuple[list[dict[str,
     if suffix.startswith("snapshot"):
         number = int(suffix.removeprefix("snapshot"))
         step = job.snapshot_steps[number - 1]
-        epochs = math.ceil(step * job.recipe.epochs / job.steps)
+        epochs = math.ceil(step / job.steps_per_epoch)
         return trained.rows[:epochs], f"snapshot {number}, of step {step:,} of {job.steps:,}"
     if suffix.startswith("sample"):
         return trained.rows, f"sample {suffix.removeprefix('sample')} of SWAG"

@@ -18,10 +18,13 @@ def test_each_training_contender_trains(name: str, monkeypatch: pytest.MonkeyPat
     assert run_one(name, job, torch.device("cpu"), 1) > 0
 
 
-def test_the_airbench_side_of_ours_trains_and_scores() -> None:
-    images = random_split(40, seed=1)
-    recipe = load_recipe("fastnet", (*OVERRIDES, "epochs=1", "batch_size=20", "whitening.images=20"))
-    assert [group.optimizer.lr for group in recipe.groups] == [106, 1340, 0.24]
+@pytest.mark.parametrize(
+    ("name", "rates"), [("fastnet", [106, 1340, 0.24, 106]), ("fastnet96", [75.13, 1.1739, 3799, 1.1739])]
+)
+def test_the_airbench_side_of_ours_trains_and_scores(name: str, rates: list[float]) -> None:
+    images = random_split(20, seed=1)
+    recipe = load_recipe(name, (*OVERRIDES[name], "epochs=1", "batch_size=10", "whitening.images=20"))
+    assert [group.optimizer.lr for group in recipe.all_groups()] == rates
     seconds, accuracy = run_once(airbench_job(recipe, images, 1), random_split(20, seed=2), torch.device("cpu"))
     assert seconds > 0
     assert 0 <= accuracy <= 1

@@ -40,7 +40,8 @@ class Augment:
         policy: `autoaugment` (CIFAR-10's, arXiv:1805.09501) or `randaugment` (arXiv:1909.13719).
         randaugment_ops: operations an image.
         randaugment_magnitude: their strength, 0..30.
-        cutout: side in pixels of a square set to the mean colour, its centre anywhere (arXiv:1708.04552); 0 for none.
+        cutout: side in pixels of a square set to the mean colour (arXiv:1708.04552); 0 for none.
+        cutout_inside: the square lies within the image (arXiv:2404.00498), instead of its centre (the paper's).
         mix: `mixup` (arXiv:1710.09412), `cutmix` (arXiv:1905.04899), or `random`: each batch draws one of them.
         mixup_alpha: both parameters of the beta distribution that mixup's share is drawn from.
         cutmix_alpha: likewise cutmix's.
@@ -54,6 +55,7 @@ class Augment:
     randaugment_ops: int = 2
     randaugment_magnitude: int = 9
     cutout: int = 0
+    cutout_inside: bool = False
     mix: Literal["none", "mixup", "cutmix", "random"] = "none"
     mixup_alpha: float = 0.2
     cutmix_alpha: float = 1.0
@@ -238,18 +240,20 @@ class Average:
     """Averaging of the weights over the run; the average is what gets filed.
 
     Attributes:
-        kind: `ema` (exponential), `swa` (equal weights, arXiv:1803.05407) or `swag` (a Gaussian about the SWA solution,
-            arXiv:1902.02476).
+        kind: `ema` (exponential), `swa` (equal weights, arXiv:1803.05407), `swag` (a Gaussian about the SWA solution,
+            arXiv:1902.02476) or `lookahead` (exponential, and training goes on from the average, arXiv:1907.08610).
         every: optimizer steps between updates.
-        decay: (ema) a step, in (0, 1); it rises to this by `(1 + t) / (10 + t)` at update t.
+        decay: (ema, lookahead) a step, in (0, 1); ema's rises to this by `(1 + t) / (10 + t)` at update t.
+        ramp: (lookahead) the power of the share of the run that the decay rises with; 0 for a constant one.
         start: (swa, swag) share of the run after which averaging begins.
         rank: (swag) columns of the low-rank part of the covariance.
         samples: (swag) networks drawn from it and filed beside the average.
     """
 
-    kind: Literal["ema", "swa", "swag"]
+    kind: Literal["ema", "swa", "swag", "lookahead"]
     every: int = 1
     decay: float = 0.999
+    ramp: float = 3.0
     start: float = 0.75
     rank: int = 20
     samples: int = 0
@@ -258,6 +262,7 @@ class Average:
         demand(
             (self.every > 0, "average.every must be above 0"),
             (0 < self.decay < 1, "average.decay must be in (0, 1)"),
+            (0 <= self.ramp < math.inf, "average.ramp must be finite and not negative"),
             (0 <= self.start < 1, "average.start must be in [0, 1)"),
             (self.rank > 1, "average.rank must be above 1"),
             (self.samples >= 0, "average.samples must not be negative"),

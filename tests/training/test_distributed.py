@@ -32,6 +32,7 @@ STEPS = 8
 ALIKE: dict[str, Recipe] = {
     "plain": plain_recipe(),
     "clipped": plain_recipe(clip_norm=0.5, accumulate=2, average=Average("ema", decay=0.5)),
+    "lookahead": plain_recipe(average=Average("lookahead", every=2, decay=0.8, ramp=1.0)),
     "adamw": plain_recipe(optimizer=Optimizer(0.01, "adamw"), label_smoothing=0.1, distill=Distill("self", 2.0)),
 }
 

@@ -32,6 +32,7 @@ RECIPES: dict[str, Recipe] = {
     "sam": noisy_recipe(sam=Sam(0.5, adaptive=True), precision="bf16"),
     "swa": noisy_recipe(average=Average("swa", every=2, start=0.25)),
     "swag": noisy_recipe(average=Average("swag", every=2, start=0.25, rank=2, samples=2)),
+    "lookahead": noisy_recipe(average=Average("lookahead", every=3, decay=0.9, ramp=1.0)),
     "snapshots": noisy_recipe(schedule=Schedule("restarts", cycles=3), snapshots=True),
     "distilled": noisy_recipe(distill=Distill("self", 3.0, 0.2), schedule=Schedule("plateau", patience=0)),
     "fp16": noisy_recipe(precision="fp16", clip_norm=0.5),

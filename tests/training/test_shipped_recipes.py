@@ -15,7 +15,7 @@ from training.recipe import Recipe
 from training.recipe_file import load_recipe, recipe_names
 from zoo.data import MEAN_STD
 
-SMALLEST = {"fastnet": 25, "resnet9": 16}
+SMALLEST = {"fastnet": 25, "fastnet96": 25, "resnet9": 16}
 """Sides of the smallest images that an architecture takes, where that is not 8 pixels."""
 
 

@@ -43,7 +43,7 @@ class Batches:
         world: number of processes.
 
     Raises:
-        UsageError: the batch cannot be shared evenly.
+        UsageError: the batch cannot be shared evenly; cutout is larger than the images.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  # what, how, where, and the share of it
@@ -65,6 +65,11 @@ class Batches:
             )
         if not 0 <= rank < world:
             raise UsageError(f"rank {rank} is not one of {world} processes: it must be in 0..{world - 1}")
+        if augment.cutout_inside and augment.cutout > min(split.images.shape[1:3]):
+            raise UsageError(
+                f"a square of {augment.cutout} pixels does not fit into images of {split.images.shape[1]} x "
+                f"{split.images.shape[2]}: lower augment.cutout, or leave out cutout_inside"
+            )
         pad = augment.crop_padding
         mode = {"reflect": "reflect", "zeros": "constant"}[augment.crop_fill]
         planes = split.images.transpose(0, 3, 1, 2)
@@ -119,7 +124,7 @@ class Batches:
             offsets,
             flip_mask(augment.flip, count, epoch, seed) if augment.flip != "none" else None,
             self._policy.draw(count, policy) if self._policy else None,
-            draw_centres(count, self._size, cutout) if augment.cutout else None,
+            draw_centres(count, self._size, cutout, augment.cutout * augment.cutout_inside) if augment.cutout else None,
             draw_mixings(augment, len(self), self._size, numpy_generator(seed, Stream.MIX, epoch)),
         )
 

@@ -6,11 +6,21 @@ from torch import Tensor
 __all__ = ["cutout_mask", "draw_centres"]
 
 
-def draw_centres(images: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Draw a pixel (row, column) of each image, all of them alike: int64 `[N, 2]` for N images of (H, W) pixels."""
-    down = torch.randint(size[0], (images,), generator=generator)
-    across = torch.randint(size[1], (images,), generator=generator)
-    return torch.stack((down, across), 1)
+def draw_centres(images: int, size: tuple[int, int], generator: torch.Generator, inside: int = 0) -> Tensor:
+    """Draw the centre of each image's square, all places alike.
+
+    Args:
+        images: their number N.
+        size: (H, W) in pixels.
+        generator: on the CPU.
+        inside: side of squares that must lie within the image, up to min(H, W); 0 if only their centres must.
+
+    Returns:
+        int64 `[N, 2]`, (row, column).
+    """
+    margin = max(inside - 1, 0)  # places that a square along a side has less than a pixel has
+    draws = [torch.randint(length - margin, (images,), generator=generator) + inside // 2 for length in size]
+    return torch.stack(draws, 1)
 
 
 def cutout_mask(centres: Tensor, side: int, size: tuple[int, int]) -> Tensor:

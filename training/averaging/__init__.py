@@ -1,4 +1,4 @@
-"""Averages of a network's weights along its training: EMA, SWA and SWAG, behind one small interface.
+"""Averages of a network's weights along its training: EMA, SWA, SWAG and Lookahead, behind one small interface.
 
 `Averager` is the interface: `update` after every optimizer step, `average` for the averaged network.
 """
@@ -7,6 +7,7 @@ from training.averaging.base import Averager, BatchSource, first_step, is_due, w
 from training.averaging.batch_norm import recompute_statistics
 from training.averaging.build import build_averager
 from training.averaging.ema import Ema, ema_decay
+from training.averaging.lookahead import Lookahead
 from training.averaging.swa import Swa
 from training.averaging.swag import Swag
 
@@ -14,6 +15,7 @@ __all__ = [
     "Averager",
     "BatchSource",
     "Ema",
+    "Lookahead",
     "Swa",
     "Swag",
     "build_averager",

@@ -12,7 +12,7 @@ from training.averaging.batch_norm import BatchSource, recompute_statistics
 from tta.predict import Precision
 from zoo.errors import MenagerieError, UsageError
 
-__all__ = ["Averager", "BatchSource", "first_step", "is_due", "with_tensors"]
+__all__ = ["Averager", "BatchSource", "first_step", "is_due", "put_tensors", "with_tensors"]
 
 _Net = TypeVar("_Net", bound=nn.Module)
 
@@ -50,10 +50,16 @@ def with_tensors(net: _Net, values: Mapping[str, Tensor]) -> _Net:
         values: parameter or buffer name -> tensor of its shape, converted to its dtype.
     """
     out = copy.deepcopy(net).eval()
-    own = _tensors(out)
+    put_tensors(out, values)
+    return out
+
+
+@torch.no_grad()
+def put_tensors(net: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Overwrite some parameters and buffers of a network: name -> tensor of its shape, converted to its dtype."""
+    own = _tensors(net)
     for name, value in values.items():
         own[name].copy_(value)
-    return out
 
 
 class Averager(ABC):
@@ -101,7 +107,7 @@ class Averager(ABC):
         """Take the network's weights in, if a snapshot is due.
 
         Args:
-            net: the network given at the start.
+            net: the network given at the start; left alone by all averages but Lookahead.
             step: optimizer steps done so far, from 1.
         """
         if is_due(step, self.start, self.every):

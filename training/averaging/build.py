@@ -4,6 +4,7 @@ from torch import nn
 
 from training.averaging.base import Averager, first_step
 from training.averaging.ema import Ema
+from training.averaging.lookahead import Lookahead
 from training.averaging.swa import Swa
 from training.averaging.swag import Swag
 from training.recipe import Average
@@ -27,12 +28,14 @@ def build_averager(average: Average | None, net: nn.Module, steps: int) -> Avera
     """
     if average is None:
         return None
-    share = 0 if average.kind == "ema" else average.start
+    share = average.start if average.kind in {"swa", "swag"} else 0
     start = first_step(share, steps, average.every)
     made: Averager
     match average.kind:
         case "ema":
             made = Ema(net, average.decay, every=average.every, start=start)
+        case "lookahead":
+            made = Lookahead(net, average.decay, steps=steps, ramp=average.ramp, every=average.every, start=start)
         case "swa":
             made = Swa(net, every=average.every, start=start)
         case "swag":

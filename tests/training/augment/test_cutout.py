@@ -42,3 +42,16 @@ def test_centres_are_uniform_over_all_pixels() -> None:
     assert len(counts) == 35
     # Chi-squared with 34 degrees of freedom exceeds 78 once in 30,000 times.
     assert ((counts - 1000).double() ** 2 / 1000).sum() < 78
+
+
+@pytest.mark.parametrize(("side", "size"), [(12, (16, 20)), (3, (5, 7)), (1, (3, 4)), (5, (5, 6))])
+def test_squares_that_must_lie_inside_are_whole_and_everywhere(side: int, size: tuple[int, int]) -> None:
+    places = (size[0] - side + 1) * (size[1] - side + 1)
+    centres = draw_centres(400 * places, size, torch.Generator().manual_seed(2), inside=side)
+    mask = cutout_mask(centres, side, size)[:, 0]
+    assert bool((mask.sum((1, 2)) == side**2).all()), "nothing is lost at the edges"
+    corners = centres - side // 2
+    counts = torch.bincount(corners[:, 0] * (size[1] - side + 1) + corners[:, 1], minlength=places)
+    assert len(counts) == places
+    # Chi-squared with k degrees of freedom, mean k and variance 2 k.
+    assert ((counts - 400).double() ** 2 / 400).sum() < places - 1 + 5 * np.sqrt(2 * places)

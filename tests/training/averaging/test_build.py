@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training.averaging.conftest import batches, snapshot, tiny, walk
-from training.averaging import Averager, Ema, Swa, Swag, build_averager
+from training.averaging import Averager, Ema, Lookahead, Swa, Swag, build_averager
 from training.recipe import Average
 from zoo.errors import UsageError
 
@@ -25,6 +25,10 @@ def test_every_field_arrives() -> None:
     ema = built(Average("ema", every=3, decay=0.7))
     assert type(ema) is Ema
     assert (ema.decay, ema.every, ema.start) == (0.7, 3, 2)
+    lookahead = built(Average("lookahead", every=3, decay=0.7, ramp=2.0))
+    assert type(lookahead) is Lookahead
+    assert (lookahead.decay, lookahead.every, lookahead.start) == (0.7, 3, 2)
+    assert (lookahead.steps, lookahead.ramp) == (20, 2.0)
     swa = built(Average("swa", every=2, start=0.5))
     assert type(swa) is Swa
     assert (swa.every, swa.start) == (2, 10)
@@ -34,7 +38,13 @@ def test_every_field_arrives() -> None:
 
 
 @pytest.mark.parametrize(
-    "average", [Average("ema", every=7), Average("swa", every=7, start=0.4), Average("swag", every=7)]
+    "average",
+    [
+        Average("ema", every=7),
+        Average("swa", every=7, start=0.4),
+        Average("swag", every=7),
+        Average("lookahead", every=7),
+    ],
 )
 @pytest.mark.parametrize("steps", [14, 20, 28])
 def test_last_snapshot_is_of_the_last_weights(average: Average, steps: int) -> None:
@@ -69,8 +79,8 @@ def test_runs_too_short_for_a_covariance_are_refused_before_they_begin() -> None
     assert built(Average("swag", every=5)).start == 15
 
 
-@pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_a_single_snapshot_is_the_last_weights(kind: Literal["ema", "swa"]) -> None:
+@pytest.mark.parametrize("kind", ["ema", "swa", "lookahead"])
+def test_a_single_snapshot_is_the_last_weights(kind: Literal["ema", "swa", "lookahead"]) -> None:
     net = tiny()
     made = build_averager(Average(kind, every=50), net, 6)
     assert made is not None

@@ -6,31 +6,49 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from zoo.archs import create
 from zoo.archs.fastnet import VARIANTS, ConvGroup, FastNet
+from zoo.errors import UsageError
 
 
-def on_meta(**arguments: int | tuple[int, int, int]) -> FastNet:
+def on_meta(**arguments: tuple[int, int, int] | float) -> FastNet:
     with torch.device("meta"):
         return FastNet(**arguments).eval()  # type: ignore[arg-type]
 
 
-def closed_form(widths: tuple[int, int, int], classes: int) -> int:
-    """Parameters by hand: 2x2x3 patches and a bias, then two convolutions and two norms a group, and the head."""
+def closed_form(widths: tuple[int, int, int], classes: int, depth: int = 2) -> int:
+    """Parameters by hand: 2x2x3 patches and a bias, then as many convolutions and norms a group, and the head."""
     total, width_in = 24 * 12 + 24, 24
     for width in widths:
-        total += 9 * width_in * width + 9 * width * width + 2 * 2 * width
+        total += 9 * width_in * width + (depth - 1) * 9 * width * width + depth * 2 * width
         width_in = width
     return total + width_in * classes
 
 
-def test_the_one_variant() -> None:
-    assert dict(VARIANTS) == {"fastnet": {"widths": (64, 256, 256)}}
+def test_variants() -> None:
+    assert dict(VARIANTS) == {
+        "fastnet": {"widths": (64, 256, 256)},
+        "fastnet96": {"widths": (128, 384, 512), "depth": 3, "norm_momentum": 0.1},
+    }
 
 
+@pytest.mark.parametrize("depth", [2, 3])
 @pytest.mark.parametrize(("widths", "classes"), [((64, 256, 256), 10), ((64, 256, 256), 100), ((8, 16, 24), 3)])
-def test_parameters(widths: tuple[int, int, int], classes: int) -> None:
-    net = on_meta(widths=widths, classes=classes)
-    assert sum(p.numel() for p in net.parameters()) == closed_form(widths, classes)
+def test_parameters(widths: tuple[int, int, int], classes: int, depth: int) -> None:
+    net = on_meta(widths=widths, classes=classes, depth=depth)
+    assert sum(p.numel() for p in net.parameters()) == closed_form(widths, classes, depth)
+
+
+def test_airbench96_in_numbers() -> None:
+    net = create("fastnet96", 10)
+    assert sum(p.numel() for p in net.parameters()) == closed_form((128, 384, 512), 10, 3) == 9_918_776
+    assert {m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_other_depths_are_refused(depth: int) -> None:
+    with pytest.raises(UsageError, match=rf"^architecture 'fastnet': a group has 2 or 3 convolutions, not {depth}$"):
+        create("fastnet", 10, depth=depth)
 
 
 def test_about_two_million_parameters_and_an_eighth_of_a_giga_multiply_add() -> None:
@@ -98,7 +116,7 @@ def randomised(net: FastNet) -> FastNet:
 
 
 def plain(net: FastNet, images: Tensor) -> Tensor:
-    """Whitening, GELU, three times (conv, pool, norm, GELU, conv, norm, GELU), pool, head, over the width."""
+    """Whitening, GELU, three times (conv, pool, norm, GELU, conv, norm, GELU, and more), pool, head, over the width."""
 
     def norm(x: Tensor, layer: nn.BatchNorm2d) -> Tensor:
         return F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=1e-12)
@@ -107,14 +125,17 @@ def plain(net: FastNet, images: Tensor) -> Tensor:
     for group in net.groups:
         assert isinstance(group, ConvGroup)
         x = F.max_pool2d(F.conv2d(x, group.conv1.weight, padding=1), 2)
-        x = F.conv2d(F.gelu(norm(x, group.norm1)), group.conv2.weight, padding=1)
-        x = F.gelu(norm(x, group.norm2))
+        first = x = F.gelu(norm(x, group.norm1))
+        x = F.gelu(norm(F.conv2d(x, group.conv2.weight, padding=1), group.norm2))
+        if group.deep:
+            x = F.gelu(first + norm(F.conv2d(x, group.conv3.weight, padding=1), group.norm3))
     x = F.max_pool2d(x, 3).flatten(1)
     return x @ net.head.weight.T / net.head.in_features
 
 
-def test_forward_against_a_plain_rendering() -> None:
-    net = randomised(FastNet(classes=5, widths=(8, 12, 16))).eval()
+@pytest.mark.parametrize("depth", [2, 3])
+def test_forward_against_a_plain_rendering(depth: int) -> None:
+    net = randomised(FastNet(classes=5, widths=(8, 12, 16), depth=depth)).eval()
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         logits = net(images)
@@ -133,9 +154,10 @@ def test_image_sizes_it_does_not_take(size: int) -> None:
         on_meta()(torch.empty(2, 3, size, size, device="meta"))
 
 
-def test_norms_follow_the_batches_at_their_momentum() -> None:
-    group = ConvGroup(2, 3).train()
+@pytest.mark.parametrize("momentum", [0.4, 0.1])
+def test_norms_follow_the_batches_at_their_momentum(momentum: float) -> None:
+    group = ConvGroup(2, 3, norm_momentum=momentum).train()
     images = torch.randn(4, 2, 6, 6)
     pooled = F.max_pool2d(F.conv2d(images, group.conv1.weight, padding=1), 2)
     group(images)
-    torch.testing.assert_close(group.norm1.running_mean, 0.4 * pooled.mean((0, 2, 3)))
+    torch.testing.assert_close(group.norm1.running_mean, momentum * pooled.mean((0, 2, 3)))

@@ -1,13 +1,16 @@
 """The benchmarks run: each contender on a handful of images. What they measure is printed by themselves."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from benchmarks.airbench import OVERRIDES, run_once
+from benchmarks.airbench import OVERRIDES, run_once, run_script
 from benchmarks.airbench import make_job as airbench_job
 from benchmarks.training import CONTENDERS, make_job, run_one
 from tests.conftest import random_split
 from training.recipe_file import load_recipe
+from zoo.errors import MenagerieError
 
 
 @pytest.mark.parametrize("name", [name for name in CONTENDERS if not name.endswith("2")])  # without worker processes
@@ -28,3 +31,34 @@ def test_the_airbench_side_of_ours_trains_and_scores(name: str, rates: list[floa
     seconds, accuracy = run_once(airbench_job(recipe, images, 1), random_split(20, seed=2), torch.device("cpu"))
     assert seconds > 0
     assert 0 <= accuracy <= 1
+
+
+SCRIPT = """
+import sys, torch
+data = torch.load("cifar10/train.pt")
+assert data["images"].dtype == torch.uint8 and data["images"].shape[1:] == (32, 32, 3)
+assert len(data["labels"]) == 20 and len(torch.load("cifar10/test.pt")["labels"]) == 10
+print("|  run     |  epoch  |  val_acc  |  tta_val_acc  |  time_seconds  |")
+print("|  warmup  |      1  |   0.2000  |               |        1.0000  |")
+print("|          |   eval  |           |       0.1000  |        9.0000  |")
+print("|          |   eval  |           |       0.9400  |        2.0000  |")
+print("Mean: 0.9400    Std: 0.0000")
+sys.exit(int(sys.argv[1:] != []))
+"""
+
+
+def test_a_script_gets_the_same_images_and_its_results_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "airbench.py").write_text(SCRIPT)
+    results = run_script(tmp_path / "airbench.py", random_split(20, seed=1, size=32), random_split(10, seed=2, size=32))
+    assert results == [(9.0, 0.1), (2.0, 0.94)]
+    assert "Mean: 0.9400" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["airbench.py"]
+
+
+def test_a_script_that_fails_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "airbench.py").write_text("print('so far'); raise SystemExit(3)")
+    with pytest.raises(MenagerieError, match=r"airbench\.py ended with code 3 and printed 0 results"):
+        run_script(tmp_path / "airbench.py", random_split(20, seed=1), random_split(10, seed=2))
+    assert capsys.readouterr().out == "so far\n"

@@ -67,6 +67,7 @@ class Augment:
             (self.randaugment_ops > 0, "augment.randaugment_ops must be above 0"),
             (0 <= self.randaugment_magnitude <= 30, "augment.randaugment_magnitude must be in 0..30"),  # noqa: PLR2004
             (self.cutout >= 0, "augment.cutout must not be negative"),
+            (not self.cutout_inside or self.cutout > 0, "augment.cutout_inside goes with augment.cutout"),
             (0 < self.mixup_alpha < math.inf, "augment.mixup_alpha must be finite and above 0"),
             (0 < self.cutmix_alpha < math.inf, "augment.cutmix_alpha must be finite and above 0"),
             (0 <= self.mix_share <= 1, "augment.mix_share must be in [0, 1]"),
@@ -235,6 +236,16 @@ class Sam:
         demand((0 < self.rho < math.inf, "sam.rho must be finite and above 0"))
 
 
+_MOST_HELD = 0.9
+
+_AVERAGE_KEYS: dict[str, set[str]] = {
+    "ema": {"decay"},
+    "swa": {"start"},
+    "swag": {"start", "rank", "samples"},
+    "lookahead": {"decay", "ramp"},
+}
+
+
 @dataclass(frozen=True)
 class Average:
     """Averaging of the weights over the run; the average is what gets filed.
@@ -259,6 +270,9 @@ class Average:
     samples: int = 0
 
     def __post_init__(self) -> None:
+        own = _AVERAGE_KEYS[self.kind]
+        for key in sorted(set().union(*_AVERAGE_KEYS.values()) - own):
+            demand((getattr(self, key) == getattr(type(self), key), f"average.{key} is not for {self.kind}"))
         demand(
             (self.every > 0, "average.every must be above 0"),
             (0 < self.decay < 1, "average.decay must be in (0, 1)"),
@@ -266,7 +280,10 @@ class Average:
             (0 <= self.start < 1, "average.start must be in [0, 1)"),
             (self.rank > 1, "average.rank must be above 1"),
             (self.samples >= 0, "average.samples must not be negative"),
-            (self.kind == "swag" or not self.samples, "average.samples are for swag"),
+            (
+                self.kind != "lookahead" or self.decay**self.every <= _MOST_HELD,
+                f"average.decay ** every must be at most {_MOST_HELD} for lookahead, or the weights hardly move",
+            ),
         )
 
 

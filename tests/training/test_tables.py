@@ -102,12 +102,20 @@ REFUSED: list[tuple[Table, dict[str, Any], str]] = [
     *((Sam, {"rho": value}, "sam.rho must be finite and above 0") for value in (0.0, -0.1, INF, NAN)),
     (Average, {"kind": "ema", "every": 0}, "average.every must be above 0"),
     *((Average, {"kind": "ema", "decay": value}, "average.decay must be in (0, 1)") for value in (0.0, 1.0, NAN)),
-    *((Average, {"kind": "lookahead", "ramp": value}, "average.ramp must be finite") for value in (-0.1, INF, NAN)),
+    *(
+        (Average, {"kind": "lookahead", "decay": 0.5, "ramp": value}, "average.ramp must be finite")
+        for value in (-0.1, INF, NAN)
+    ),
     *((Average, {"kind": "swa", "start": value}, "average.start must be in [0, 1)") for value in (-0.1, 1.0, NAN)),
     (Average, {"kind": "swag", "rank": 1}, "average.rank must be above 1"),
     (Average, {"kind": "swag", "samples": -1}, "average.samples must not be negative"),
-    (Average, {"kind": "ema", "samples": 1}, "average.samples are for swag"),
-    (Average, {"kind": "swa", "samples": 1}, "average.samples are for swag"),
+    *((Average, {"kind": kind, "samples": 1}, f"average.samples is not for {kind}") for kind in ("ema", "swa")),
+    (Average, {"kind": "ema", "start": 0.5}, "average.start is not for ema"),
+    (Average, {"kind": "ema", "ramp": 0.5}, "average.ramp is not for ema"),
+    (Average, {"kind": "swa", "decay": 0.5}, "average.decay is not for swa"),
+    (Average, {"kind": "lookahead", "rank": 5}, "average.rank is not for lookahead"),
+    (Average, {"kind": "lookahead"}, "average.decay ** every must be at most 0.9 for lookahead"),
+    (Augment, {"cutout_inside": True}, "augment.cutout_inside goes with augment.cutout"),
     *(
         (Distill, {"temperature": value}, "distill.temperature must be finite and above 0")
         for value in (0.0, -1.0, INF, NAN)
@@ -148,7 +156,7 @@ TAKEN: list[tuple[Table, dict[str, Any]]] = [
     (Schedule, {"kind": "lambda", "factor": "1", "warmup": 0.1}),
     (Sam, {"rho": 1e-9}),
     (Average, {"kind": "ema", "every": 1, "decay": 1e-9}),
-    (Average, {"kind": "lookahead", "ramp": 0.0}),
+    (Average, {"kind": "lookahead", "decay": 0.9, "ramp": 0.0}),
     (Average, {"kind": "swa", "start": 0.0}),
     (Average, {"kind": "swag", "rank": 2, "samples": 5}),
     (Distill, {"temperature": 1e-3, "hard_share": 0.0}),

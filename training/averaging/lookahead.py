@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from training.averaging.base import Averager, is_due, put_tensors
+from training.averaging.base import Averager, get_tensors, is_due, put_tensors
 from zoo.errors import UsageError
 
 __all__ = ["Lookahead"]
@@ -19,8 +19,9 @@ __all__ = ["Lookahead"]
 class Lookahead(Averager):
     """Every k steps, `slow = d * slow + (1 - d) * weights`, and the network goes on from `slow`.
 
-    `d = decay ** k * (step / steps) ** ramp`: hardly any averaging at first, when the weights still move far, and all
-    of it at the end. BatchNorm's running statistics are averaged like the weights. The optimizer's momentum stays.
+    `slow` begins as the network given. `d = decay ** k * (step / steps) ** ramp`: hardly any averaging at first, when
+    the weights still move far, and all of it at the end. BatchNorm's running statistics are averaged like the weights.
+    The optimizer's momentum stays.
 
     Args:
         net: see `Averager`; `update` changes it.
@@ -45,6 +46,8 @@ class Lookahead(Averager):
         super().__init__(net, every=every, start=start)
         self.decay, self.steps, self.ramp = decay, steps, ramp
         self._step = 0
+        with torch.no_grad():
+            self._take({name: t.detach() for name, t in get_tensors(net).items() if name in self._shapes})
 
     @torch.no_grad()
     def update(self, net: nn.Module, step: int) -> None:

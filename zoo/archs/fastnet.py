@@ -36,7 +36,9 @@ def _conv(width_in: int, width_out: int) -> nn.Conv2d:
 
 
 class ConvGroup(nn.Module):
-    """conv, 2x2 max pooling, BN, GELU, and once or twice more conv, BN, GELU; the two have a shortcut past them.
+    """conv, 2x2 max pooling, BN, GELU, and once or twice more conv, BN, GELU.
+
+    If twice, what went into them is added before the last GELU.
 
     Args:
         width_in: input channels.
@@ -81,7 +83,7 @@ class FastNet(nn.Module):
         norm_momentum: weight of a batch in BatchNorm's running statistics.
 
     Raises:
-        ValueError: another depth.
+        ValueError: another depth, or a momentum that is not in (0, 1].
 
     Shape: images `[N, in_channels, H, W]`, normalised, H and W from 25 to 48 -> logits `[N, C]`.
     """
@@ -97,6 +99,8 @@ class FastNet(nn.Module):
         super().__init__()
         if depth not in {2, 3}:
             raise ValueError(f"a group has 2 or 3 convolutions, not {depth}")
+        if not 0 < norm_momentum <= 1:
+            raise ValueError(f"norm_momentum is {norm_momentum}: it must be in (0, 1]")
         kernel = 2
         # Every principal direction of a patch and its negative: nothing is lost to the activation.
         whitened = 2 * in_channels * kernel**2

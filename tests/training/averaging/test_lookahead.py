@@ -16,7 +16,7 @@ from zoo.errors import UsageError
 def test_it_is_the_recursion_of_its_source(decay: float, every: int, ramp: float, start: int) -> None:
     net, same = tiny(), tiny()
     lookahead = Lookahead(net, decay, steps=20, ramp=ramp, every=every, start=start)
-    slow: dict[str, torch.Tensor] | None = None
+    slow = snapshot(same)
     for step in range(1, 21):
         for one in (net, same):
             step_once(one, step)
@@ -24,14 +24,13 @@ def test_it_is_the_recursion_of_its_source(decay: float, every: int, ramp: float
         if step >= start and (step - start) % every == 0:
             fast = snapshot(same)
             share = decay**every * (step / 20) ** ramp
-            slow = {n: share * slow[n] + (1 - share) * t for n, t in fast.items()} if slow else fast
+            slow = {n: share * slow[n] + (1 - share) * t for n, t in fast.items()}
             with torch.no_grad():
                 for name, tensor in (*same.named_parameters(), *same.named_buffers()):
                     if tensor.is_floating_point():
                         tensor.copy_(slow[name])
         for name, tensor in snapshot(net).items():
             torch.testing.assert_close(tensor, snapshot(same)[name], rtol=1e-5, atol=1e-6)
-    assert slow
     average = snapshot(lookahead.average(net, no_batches))
     for name in set(slow) - {"norm.num_batches_tracked", "norm2.num_batches_tracked"}:
         torch.testing.assert_close(average[name], slow[name], rtol=1e-5, atol=1e-6)
@@ -56,6 +55,20 @@ def test_between_updates_it_moves_by_itself() -> None:
     for step in range(1, 5):
         step_once(alone, step)
     assert torch.equal(history[-1]["conv.weight"], snapshot(alone)["conv.weight"])
+
+
+def test_a_constant_decay_is_the_papers() -> None:
+    """Algorithm 1 with alpha = 1 - 0.95 ** 5, on weights that move by one a step, worked out by hand."""
+    net = tiny()
+    with torch.no_grad():
+        net.conv.bias.zero_()
+        lookahead, seen = Lookahead(net, 0.95, steps=10, ramp=0, every=5), []
+        for step in range(1, 11):
+            net.conv.bias += 1
+            lookahead.update(net, step)
+            seen.append(float(net.conv.bias[0]))
+    alpha = 1 - 0.95**5
+    assert seen == pytest.approx([1, 2, 3, 4, 5 * alpha, *(5 * alpha + k for k in range(1, 5)), 10 * alpha])
 
 
 @settings(deadline=None, max_examples=15)

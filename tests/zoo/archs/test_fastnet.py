@@ -133,6 +133,12 @@ def plain(net: FastNet, images: Tensor) -> Tensor:
     return x @ net.head.weight.T / net.head.in_features
 
 
+@pytest.mark.parametrize("momentum", [0, -0.1, 1.1, float("nan")])
+def test_other_momenta_are_refused(momentum: float) -> None:
+    with pytest.raises(UsageError, match=rf"norm_momentum is {momentum}: it must be in \(0, 1\]$"):
+        create("fastnet96", 10, norm_momentum=momentum)
+
+
 @pytest.mark.parametrize("depth", [2, 3])
 def test_forward_against_a_plain_rendering(depth: int) -> None:
     net = randomised(FastNet(classes=5, widths=(8, 12, 16), depth=depth)).eval()

@@ -70,7 +70,7 @@ def run_once(job: Job, test: Split, device: torch.device) -> tuple[float, float]
     images, labels = (torch.from_numpy(array).to(device) for array in (test.images, test.labels))
     began = wait_for(device)
     with torch.inference_mode():
-        parts = zip(images.split(500), labels.split(500), strict=True)
+        parts = zip(torch.split(images, 500), torch.split(labels, 500), strict=True)
         right = sum(int((net(normalize(some, *job.stats)).argmax(1) == wanted).sum()) for some, wanted in parts)
     return trained.rows[-1]["seconds"] + wait_for(device) - began, right / len(test)
 

@@ -10,7 +10,7 @@ from ensemble.members import Member, check_members, check_weight
 from ensemble.merge import MERGES, Merge
 from tta import VIEW_SETS
 from zoo import store
-from zoo.entry import WEIGHTS, Entry
+from zoo.entry import Entry
 from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
 from zoo.files import atomic_write
 
@@ -70,7 +70,7 @@ def read_lockfile(path: Path) -> Committee:
 
 def _read_member(table: dict[str, Any], path: Path) -> Member:
     entry = store.find(str(table["name"]))
-    if entry.sum_of(WEIGHTS) != table["sha256"]:
+    if entry.weights_digest != table["sha256"]:
         raise DataError(f"{path} was made with other weights of {entry.name!r} than those in {entry.source}")
     temperature = check_weight(float(table["temperature"]), entry.name, "temperature")
     return Member(entry.name, entry, check_weight(float(table["weight"]), entry.name), temperature)
@@ -99,7 +99,7 @@ def write_lockfile(
         "dataset": entries[0].card.dataset,
         "classes": entries[0].card.classes,
         "members": [
-            {"name": m.name, "sha256": e.sum_of(WEIGHTS), "weight": m.weight, "temperature": m.temperature}
+            {"name": m.name, "sha256": e.weights_digest, "weight": m.weight, "temperature": m.temperature}
             for m, e in zip(committee.members, entries, strict=True)
         ],
         "views": committee.views,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from zoo import store
 from zoo.data import Split
-from zoo.entry import CONFIG, WEIGHTS, Entry
+from zoo.entry import CONFIG, Entry
 from zoo.errors import CorruptError
 from zoo.files import atomic_write, storage_errors
 from zoo.predictions import Logits, Predictions, SplitPredictions
@@ -18,7 +18,7 @@ __all__ = ["cached_views", "keep_views"]
 
 def _path(entry: Entry, split: str, fingerprint: str) -> Path:
     parts = (
-        entry.sum_of(WEIGHTS)[:32],
+        entry.weights_digest[:32],
         entry.sum_of(CONFIG)[:16],
         split,
         fingerprint[:16],

@@ -19,7 +19,7 @@ BELOW = {
 }
 """Top-level package -> those it may import from. `training` and `ensemble` do not know each other."""
 
-SHARED = {"zoo.cli.group", "zoo.cli.progress", "zoo.cli.device"}
+SHARED = {"zoo.cli.complete", "zoo.cli.device", "zoo.cli.group", "zoo.cli.progress"}
 """What the command line of another package may take from the zoo's."""
 
 LONGEST = 350

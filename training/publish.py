@@ -2,7 +2,7 @@
 
 import dataclasses
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from zoo import checkpoint
 from zoo.card import Card
 from zoo.data import Split
 from zoo.entry import Entry, write_entry
+from zoo.metrics import METRICS, encode_metrics
 from zoo.predictions import Predictions, SplitPredictions
 
-__all__ = ["Made", "multiply_adds", "publish"]
+__all__ = ["Made", "accuracies", "file_network", "multiply_adds", "publish"]
 
 
 def multiply_adds(net: nn.Module, size: tuple[int, int]) -> int:
@@ -54,9 +55,7 @@ def publish(
     replace: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Entry:
-    """File a trained network as an entry, with its predictions on the validation and test splits.
-
-    The weights are rounded to fp16 first, and the predictions are those of the rounded weights.
+    """File a trained network as an entry, with its predictions on the validation and test splits; see `file_network`.
 
     Args:
         job: what was trained.
@@ -67,7 +66,6 @@ def publish(
         replace: whether an existing entry may be replaced.
         progress: called after each batch with the number of images in it.
     """
-    weights = checkpoint.encode(made.net)
     seconds, images = made.rows[-1]["seconds"], job.steps_per_epoch * job.recipe.batch_size
     card = Card(
         name=target.name,
@@ -92,21 +90,55 @@ def publish(
             **({"teacher": job.teacher} if job.teacher else {}),
         },
     )
+    splits = {"val": job.val, "test": test}
+    extra = {METRICS: encode_metrics(made.rows)}
+    return file_network(made.net, card, splits, target, device=device, extra=extra, replace=replace, progress=progress)
+
+
+def file_network(
+    net: nn.Module,
+    card: Card,
+    splits: Mapping[str, Split],
+    target: Path,
+    *,
+    device: torch.device,
+    extra: Mapping[str, bytes] | None = None,
+    replace: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Entry:
+    """File a network as an entry, with its predictions.
+
+    The weights are rounded to fp16 first, and the predictions are those of the rounded weights.
+
+    Args:
+        net: in evaluation mode.
+        card: of the entry, but for the number of parameters and multiply-adds and the metrics, which are measured.
+        splits: split name (`val`, `test`) -> the images to predict.
+        target: the entry's folder; its name is the entry's.
+        device: where to compute the predictions.
+        extra: other files, such as the training curve: file name -> content.
+        replace: whether an existing entry may be replaced.
+        progress: called after each batch with the number of images in it.
+    """
+    weights = checkpoint.encode(net)
     rounded = checkpoint.build(card, checkpoint.decode(weights, target.name), target.name)
     card = dataclasses.replace(
         card,
         parameters=sum(p.numel() for p in rounded.parameters()),
-        multiply_adds=multiply_adds(rounded, job.input_size),
+        multiply_adds=multiply_adds(rounded, card.input_size),
     )
     rounded.to(device)
-    splits = {"val": job.val, "test": test}
-    stored = {name: predict_split(rounded, split, job.stats, device, progress) for name, split in splits.items()}
-    card = dataclasses.replace(card, metrics={name: _accuracies(split) for name, split in stored.items()})
-    return write_entry(target, card, weights, Predictions(stored), replace=replace)
+    stats = (card.mean, card.std)
+    stored = {name: predict_split(rounded, split, stats, device, progress) for name, split in splits.items()}
+    card = dataclasses.replace(card, metrics={name: accuracies(split) for name, split in stored.items()})
+    return write_entry(target, card, weights, Predictions(stored), extra=extra, replace=replace)
 
 
-def _accuracies(stored: SplitPredictions) -> dict[str, float]:
-    """Top-1 accuracy of the plain image, and of the mean probability of the image and its mirror image."""
+def accuracies(stored: SplitPredictions) -> dict[str, float]:
+    """Return top-1 accuracies, as fractions: of the plain image (`none`) and of the mean over it and its mirror image.
+
+    The mean is of probabilities, and is called `flip`, as the view set.
+    """
     probs = {v: torch.from_numpy(x).float().softmax(1).numpy() for v, x in stored.views.items()}
     merged = {"none": probs["none"], "flip": (probs["none"] + probs["flip"]) / 2}
     return {v: round(float((p.argmax(1) == stored.labels).mean()), 5) for v, p in merged.items()}

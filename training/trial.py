@@ -15,6 +15,7 @@ from zoo import store
 from zoo.entry import Entry
 from zoo.errors import MenagerieError
 from zoo.files import storage_errors
+from zoo.sources.remote import RemoteEntry
 
 __all__ = ["Outcome", "Running", "Trial", "finished", "last_line", "prepare_process", "stop"]
 
@@ -83,7 +84,7 @@ def finished(trial: Trial, *, skipped: bool = True) -> Outcome | None:
     return None
 
 
-def _result(trial: Trial, entry: Entry, *, skipped: bool) -> Outcome | None:
+def _result(trial: Trial, entry: Entry | RemoteEntry, *, skipped: bool) -> Outcome | None:
     try:
         card = entry.card
     except MenagerieError:

@@ -3,26 +3,17 @@
 from typing import TYPE_CHECKING
 
 from zoo.errors import CorruptError
+from zoo.header import check_format
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from torch import nn
 
     from zoo.card import Card
 
-__all__ = ["build", "check_format", "decode", "encode"]
-
-_PICKLES = (b"\x80", b"PK\x03\x04")  # a bare pickle; a zip, which torch.save writes
-_LONGEST_HEADER = 100_000_000
-
-
-def check_format(content: bytes, where: str) -> None:
-    """Raise `CorruptError` unless `content` starts as a safetensors file does; `where` names the file."""
-    if content.startswith(_PICKLES) and content[8:9] != b"{":
-        raise CorruptError(f"{where} is a pickle, not a safetensors file; pickles are never loaded, they can run code")
-    header = int.from_bytes(content[:8], "little")
-    if len(content) < 10 or content[8:9] != b"{" or not 2 <= header <= min(len(content) - 8, _LONGEST_HEADER):  # noqa: PLR2004
-        raise CorruptError(f"{where} is not a safetensors file, or it is truncated")
+__all__ = ["as_float32", "build", "cast", "check_format", "decode", "encode", "save_tensors"]
 
 
 def encode(net: "nn.Module", dtype: "torch.dtype | None" = None) -> bytes:
@@ -33,14 +24,28 @@ def encode(net: "nn.Module", dtype: "torch.dtype | None" = None) -> bytes:
         dtype: float16 by default.
     """
     import torch  # noqa: PLC0415  # keeps `zoo list` free of torch
-    from safetensors.torch import save  # noqa: PLC0415
 
-    kind = dtype or torch.float16
-    tensors = {
-        name: (value.to(kind) if value.is_floating_point() else value).cpu().contiguous()
-        for name, value in net.state_dict().items()
+    return save_tensors(cast(net.state_dict(), dtype or torch.float16))
+
+
+def cast(tensors: "Mapping[str, torch.Tensor]", dtype: "torch.dtype | None") -> "dict[str, torch.Tensor]":
+    """Return tensors as they are to be stored: on the CPU, contiguous, and floating-point ones as `dtype`.
+
+    Args:
+        tensors: by name.
+        dtype: of floating-point tensors; None keeps theirs. Others stay as they are.
+    """
+    return {
+        name: (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in tensors.items()
     }
-    return save(tensors, metadata={"format": "pt"})
+
+
+def save_tensors(tensors: "Mapping[str, torch.Tensor]") -> bytes:
+    """Serialise contiguous tensors on the CPU: equal tensors give equal bytes."""
+    from safetensors.torch import save  # noqa: PLC0415  # imports torch
+
+    return save(dict(tensors), metadata={"format": "pt"})
 
 
 def decode(content: bytes, where: str) -> "dict[str, torch.Tensor]":
@@ -57,7 +62,15 @@ def decode(content: bytes, where: str) -> "dict[str, torch.Tensor]":
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise CorruptError(f"{where} is not a readable safetensors file: {error}") from error
-    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    return as_float32(tensors)
+
+
+def as_float32(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """Return floating-point tensors as float32, which are the given ones where they are so already.
+
+    Others are copied: a step counter of eight bytes should not keep a file mapped whose weights were all converted.
+    """
+    return {name: value.float() if value.is_floating_point() else value.clone() for name, value in tensors.items()}
 
 
 def build(card: "Card", weights: "dict[str, torch.Tensor]", where: str) -> "nn.Module":
@@ -67,11 +80,10 @@ def build(card: "Card", weights: "dict[str, torch.Tensor]", where: str) -> "nn.M
         UsageError: this version does not know the architecture.
         CorruptError: the weights are not this architecture's.
     """
-    import torch  # noqa: PLC0415
-
     from zoo.archs import create  # noqa: PLC0415
+    from zoo.archs.unfilled import unfilled  # noqa: PLC0415
 
-    with torch.device("meta"):  # the initial weights would be thrown away
+    with unfilled():  # the initial weights would be thrown away
         net = create(card.architecture, len(card.classes), **card.architecture_args)
     expected = {name: (value.shape, value.is_floating_point()) for name, value in net.state_dict().items()}
     given = {name: (value.shape, value.is_floating_point()) for name, value in weights.items()}

@@ -1,26 +1,37 @@
 """A zoo entry on disk: a folder whose every file is covered by `SHA256SUMS`."""
 
 import hashlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo import verified
 from zoo.card import Card
 from zoo.errors import CorruptError, NotFoundError
-from zoo.files import SUMS, atomic_write, new_folder, read_sums, write_sums
+from zoo.files import LONGEST_SUMS, SUMS, atomic_write, new_folder, parse_sums, write_sums
 from zoo.model_card import model_card
-from zoo.predictions import Predictions
+from zoo.regular import SMALL, open_regular, read_regular
+from zoo.shards import INDEX, WEIGHTS, Index, read_index, weight_files
+from zoo.weights import WeightFiles, open_weights
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-__all__ = ["CONFIG", "PREDICTIONS", "WEIGHTS", "Entry", "write_entry"]
+    from zoo.header import Header
+    from zoo.predictions import Predictions
+    from zoo.verified import Mark
+
+__all__ = ["CONFIG", "INDEX", "PREDICTIONS", "README", "WEIGHTS", "Entry", "write_entry"]
 
 _MEND = {"builtin": "reinstall the package", "cache": "`zoo pull --replace` it, or `zoo rm` it and train it again"}
 _ASK = "ask whoever keeps this folder for a good copy"
 
-CONFIG, WEIGHTS, PREDICTIONS, README = "config.json", "model.safetensors", "predictions.safetensors", "README.md"
+CONFIG, PREDICTIONS, README = "config.json", "predictions.safetensors", "README.md"
+_SMALL = {CONFIG, README, INDEX}
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,12 @@ class Entry:
     @cached_property
     def sums(self) -> dict[str, str]:
         """File name -> sha256, from `SHA256SUMS`."""
-        return read_sums(self.folder)
+        path = self.folder / SUMS
+        try:
+            content = read_regular(path, LONGEST_SUMS)
+        except CorruptError as error:
+            raise CorruptError(f"{error}, so nothing in this entry can be trusted") from error
+        return parse_sums(content, str(path))
 
     def sum_of(self, file: str) -> str:
         """Return the sha256 that a file was published with; `CorruptError` if an entry without it is none."""
@@ -48,24 +64,51 @@ class Entry:
             raise CorruptError(f"{self.folder} has no {file}, so it is no zoo entry")
         return self.sums[file]
 
+    @cached_property
+    def weights(self) -> tuple[str, ...]:
+        """The files with the weights, `model.safetensors` or its shards, whether they are here or not.
+
+        `CorruptError` if an entry without them is none.
+        """
+        return weight_files(self.sums, str(self.folder))
+
+    @property
+    def weights_digest(self) -> str:
+        """The sha256 of the weights as one canonical file: the same however they are cut, another for another dtype.
+
+        It needs no weights. Of shards it is what their index says, which `load` and `verify` hold to be true.
+        """
+        return self.sums[WEIGHTS] if self.weights == (WEIGHTS,) else self._index.sha256
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The files of `SHA256SUMS` that are not here."""
+        return tuple(file for file in self.sums if not os.path.lexists(self.folder / file))
+
+    @property
+    def partial(self) -> bool:
+        """Whether weights are missing and nothing else: `zoo pull --predictions-only` brings such an entry."""
+        missing = set(self.missing)
+        return bool(missing) and missing <= set(self.weights) and PREDICTIONS in self.sums
+
     def read(self, file: str) -> bytes:
         """Return the bytes of a file after checking their sha256.
 
         Raises:
             NotFoundError: the entry has no such file.
-            CorruptError: the file is missing, or its bytes are not those the entry was published with.
+            CorruptError: the file is missing, a link or absurdly long, or its bytes are not those the entry was
+                published with.
         """
         if file not in self.sums:
             raise NotFoundError(f"{self.name} has no {file}")
-        path = self.folder / file
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise CorruptError(f"{path} cannot be read: {error.strerror}") from error
+        content = read_regular(self.folder / file, SMALL if file in _SMALL else None)
         if hashlib.sha256(content).hexdigest() != self.sums[file]:
-            advice = _MEND.get(self.source, _ASK)
-            raise CorruptError(f"{path} is damaged: its sha256 is not the one in {SUMS} (nothing was loaded; {advice})")
+            raise self._damaged(file)
         return content
+
+    def _damaged(self, file: str) -> CorruptError:
+        path, advice = self.folder / file, _MEND.get(self.source, _ASK)
+        return CorruptError(f"{path} is damaged: its sha256 is not the one in {SUMS} (nothing was loaded; {advice})")
 
     @cached_property
     def card(self) -> Card:
@@ -81,61 +124,133 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
-        return sum((self.folder / file).stat().st_size for file in self.sums)
+        """Bytes of all files that are here."""
+        return sum((self.folder / file).lstat().st_size for file in self.sums.keys() - set(self.missing))
 
-    def predictions(self) -> Predictions:
+    def predictions(self) -> "Predictions":
         """Return the stored predictions; errors as in `read` and `Predictions.decode`."""
+        from zoo.predictions import Predictions  # noqa: PLC0415  # numpy, which `zoo list` does without
+
         return Predictions.decode(self.read(PREDICTIONS), str(self.folder / PREDICTIONS))
 
     def load(self) -> "nn.Module":
-        """Return the network in eval mode, in fp32, on the CPU; errors as in `read` and `checkpoint.build`."""
+        """Return the network in eval mode, in fp32, on the CPU; errors as in `tensors` and `checkpoint.build`.
+
+        Weights stored in fp32 stay mapped: they are read from the disk as they are used, and shared with other
+        processes until they are changed.
+        """
         from zoo import checkpoint  # noqa: PLC0415
 
-        where = str(self.folder / WEIGHTS)
-        return checkpoint.build(self.card, checkpoint.decode(self.read(WEIGHTS), where), where)
+        where = str(self.folder / self.weights[0])
+        return checkpoint.build(self.card, checkpoint.as_float32(self.tensors()), where)
+
+    def tensors(self) -> "dict[str, torch.Tensor]":
+        """Return the weights as they are stored, mapped into memory (see `WeightFiles.tensors`).
+
+        Their sha256 is checked, unless the files look as they did when that was last done.
+
+        Raises:
+            NotFoundError: the weights are not here, only the predictions.
+            CorruptError: they are not the weights that the entry was published with.
+        """
+        if self.partial:
+            raise NotFoundError(
+                f"the weights of {self.name!r} are not here, only its predictions: `zoo pull {self.name}`"
+            )
+        known = verified.recall(self.folder, self.weights_digest)
+        with open_weights(self.folder, self.weights) as files:
+            marks, headers = self._check_weights(files, known)
+            tensors = files.tensors(headers)
+        if marks != known:
+            verified.remember(self.folder, self.weights_digest, marks)
+        return tensors
 
     def verify(self) -> None:
         """Read every file: sums, card, and the form of weights and predictions.
 
+        Weights may be missing if the predictions are here: `partial` says so.
+
         Raises:
             CorruptError: something is wrong, or a file lies there that the sums do not cover.
         """
-        from zoo.checkpoint import check_format  # noqa: PLC0415
-
-        for file in (CONFIG, WEIGHTS):
-            self.sum_of(file)
+        self.sum_of(CONFIG)
+        weights = self.weights
         extra = sorted({p.name for p in self.folder.iterdir()} - {SUMS, *self.sums})
         if extra:
             raise CorruptError(f"{self.folder / extra[0]} is not covered by {SUMS}")
-        for file in self.sums:
-            content = self.read(file)
-            if file.endswith(".safetensors"):
-                check_format(content, str(self.folder / file))
+        missing = self.missing if self.partial else ()
+        for file in sorted(self.sums.keys() - set(weights)):
+            with open_regular(self.folder / file) as opened:
+                if hashlib.file_digest(opened, "sha256").hexdigest() != self.sums[file]:
+                    raise self._damaged(file)
         _ = self.card
         if PREDICTIONS in self.sums:
             self.predictions()
+        try:
+            with open_weights(self.folder, [file for file in weights if file not in missing]) as files:
+                self._check_weights(files, {})
+        except CorruptError:
+            verified.forget(self.folder)  # what looks as it did, and is not as it was, must not be loaded again
+            raise
+
+    @cached_property
+    def _index(self) -> Index:
+        return read_index(self.read(INDEX), self.weights, str(self.folder / INDEX))
+
+    def _check_weights(
+        self, files: WeightFiles, known: "Mapping[str, Mark]"
+    ) -> "tuple[dict[str, Mark], dict[str, Header]]":
+        """Check the sums and the form of open weight files; return what they were found to be, and their headers."""
+        marks = files.marks(known)
+        for file, mark in marks.items():
+            if mark.sha256 != self.sums[file]:
+                raise self._damaged(file)
+        headers = files.headers()
+        if self.weights != (WEIGHTS,):
+            where = str(self.folder / INDEX)
+            self._index.check(headers, where)
+            # The identity of shards is a claim of their index, until it is computed.
+            if (
+                marks != known
+                and len(marks) == len(self.weights)
+                and files.joined_digest(headers) != self._index.sha256
+            ):
+                raise CorruptError(f"{where} states another sha256 of the weights than the shards together have")
+        return marks, headers
 
 
 def write_entry(
-    target: Path, card: Card, weights: bytes, predictions: Predictions | None, *, replace: bool = False
+    target: Path,
+    card: Card,
+    weights: bytes | Mapping[str, bytes],
+    predictions: "Predictions | None",
+    *,
+    extra: Mapping[str, bytes] | None = None,
+    replace: bool = False,
 ) -> Entry:
     """Write an entry to the folder `target`, whole or not at all.
 
     Args:
         target: the folder; its name must be the card's.
         card: written as `config.json` and `README.md`.
-        weights: safetensors bytes, see `zoo.checkpoint.encode`.
+        weights: safetensors bytes, see `zoo.checkpoint.encode`; or shards and their index, see
+            `zoo.shards.cut_to_files`: file name -> content.
         predictions: of these weights.
+        extra: other files, such as the training curve: file name -> content.
         replace: whether an existing folder may be replaced.
 
     Raises:
         StorageError: the disk refuses, or `target` exists and `replace` is false.
+        CorruptError, ValueError: `weights` are not the files of an entry's weights.
     """
+    files = {WEIGHTS: weights} if isinstance(weights, bytes) else weights
+    if set(files) - {INDEX} != set(weight_files(files, card.name)):
+        raise ValueError(f"not the weight files of one entry: {', '.join(files)}")
     with new_folder(target, replace=replace) as folder:
         atomic_write(folder / CONFIG, card.to_json().encode())
         atomic_write(folder / README, model_card(card).encode())
-        atomic_write(folder / WEIGHTS, weights)
+        for file, content in {**(extra or {}), **files}.items():
+            atomic_write(folder / file, content)
         if predictions is not None:
             atomic_write(folder / PREDICTIONS, predictions.encode())
         write_sums(folder)

@@ -6,6 +6,7 @@ MenagerieError
 ├── CorruptError      bytes are not what was published        exit 1
 ├── DataError         readable, but not what was asked for    exit 1
 ├── StorageError      the disk said no                        exit 1
+├── SourceError       a remote source said no, or nothing     exit 1
 └── InterruptedRun    stopped on request, and can go on       exit 130
 """
 
@@ -15,6 +16,7 @@ __all__ = [
     "InterruptedRun",
     "MenagerieError",
     "NotFoundError",
+    "SourceError",
     "StorageError",
     "UsageError",
 ]
@@ -46,6 +48,10 @@ class DataError(MenagerieError):
 
 class StorageError(MenagerieError):
     """Writing failed: disk full, no permission. Nothing half-written is left behind."""
+
+
+class SourceError(MenagerieError):
+    """A remote source cannot be reached, refuses, or broke off; what arrived is kept, and the same command goes on."""
 
 
 class InterruptedRun(MenagerieError):  # noqa: N818  # nothing went wrong

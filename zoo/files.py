@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,10 +12,14 @@ from pathlib import Path
 from zoo.errors import CorruptError, StorageError
 
 __all__ = [
+    "LONGEST_SUMS",
     "SUMS",
     "atomic_write",
     "check_writable",
+    "is_digest",
+    "is_plain",
     "new_folder",
+    "parse_sums",
     "read_sums",
     "sha256_file",
     "storage_errors",
@@ -23,6 +28,11 @@ __all__ = [
 
 SUMS = "SHA256SUMS"
 """Name of the file, in `sha256sum` format, that covers every other file of an entry."""
+
+LONGEST_SUMS = 1 << 20
+"""Bytes; an entry of ten thousand files has about as many."""
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @contextmanager
@@ -122,18 +132,42 @@ def read_sums(folder: Path) -> dict[str, str]:
         CorruptError: the file is missing or malformed, or names a file outside the folder.
     """
     path = folder / SUMS
-    sums: dict[str, str] = {}
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            content = file.read(LONGEST_SUMS + 1)
+    except OSError as error:
         raise CorruptError(f"{path} cannot be read, so nothing in this entry can be trusted") from error
+    return parse_sums(content, str(path))
+
+
+def parse_sums(content: bytes, where: str) -> dict[str, str]:
+    """Return file name -> sha256 as the bytes of a `SHA256SUMS` have it; `where` names the file in errors.
+
+    Raises:
+        CorruptError: malformed, longer than `LONGEST_SUMS`, or it names a file outside its folder.
+    """
+    if len(content) > LONGEST_SUMS:
+        raise CorruptError(f"{where} is longer than the sums of an entry are, so nothing in it can be trusted")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptError(f"{where} cannot be read, so nothing in this entry can be trusted") from error
+    sums: dict[str, str] = {}
     for line in text.splitlines():
         digest, _, name = line.partition("  ")
-        well_formed = len(digest) == 64 and set(digest) <= set("0123456789abcdef")  # noqa: PLR2004
-        plain = name.isprintable() and name == Path(name).name and name not in {"", ".", "..", SUMS}
-        if not well_formed or not plain or name in sums:
-            raise CorruptError(f"{path} is malformed at {line[:80]!r}")
+        if not is_digest(digest) or not is_plain(name) or name in sums:
+            raise CorruptError(f"{where} is malformed at {line[:80]!r}")
         sums[name] = digest
     if not sums:
-        raise CorruptError(f"{path} is empty, so nothing in this entry can be trusted")
+        raise CorruptError(f"{where} is empty, so nothing in this entry can be trusted")
     return sums
+
+
+def is_digest(text: object) -> bool:
+    """Say whether `text` is a sha256 in hex."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def is_plain(name: str) -> bool:
+    """Say whether `name` can only mean a file in the folder itself, and not `SHA256SUMS`."""
+    return name.isprintable() and name == Path(name).name and "\\" not in name and name not in {"", ".", "..", SUMS}

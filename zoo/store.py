@@ -2,14 +2,21 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from zoo import verified
 from zoo.entry import Entry
-from zoo.errors import NotFoundError, UsageError
-from zoo.files import SUMS, new_folder, storage_errors
-from zoo.names import check_name, is_name, is_pattern, match, suggestion
+from zoo.errors import CorruptError, NotFoundError, UsageError
+from zoo.files import storage_errors
+from zoo.home import cache_folder, home
+from zoo.names import check_name, is_pattern, match, suggestion
+from zoo.pull import Share, origin, pull_entry
+from zoo.sources.folder import FolderSource
+from zoo.sources.open import is_remote, open_transport
+from zoo.sources.remote import RemoteEntry, RemoteSource
+from zoo.sources.transport import ignore
 
 __all__ = [
     "FolderSource",
@@ -19,13 +26,18 @@ __all__ = [
     "cached",
     "cached_names",
     "check_new",
-    "check_pull",
     "find",
     "home",
+    "is_here",
+    "local",
+    "look",
+    "look_up",
     "names",
+    "offer",
     "open_source",
     "pull",
     "remove",
+    "repair",
     "resolve",
     "sources",
 ]
@@ -34,62 +46,32 @@ _PACKAGE = Path(__file__).parent
 
 
 class Source(Protocol):
-    """A place that has entries. A folder is one; a hub is another."""
+    """A place that has entries. A folder is one, whose entries are used where they lie; a hub is another."""
 
     label: str
 
     def names(self) -> list[str]:
         """Return the names of the entries, sorted."""
 
-    def get(self, name: str) -> Entry | None:
+    def get(self, name: str) -> Entry | RemoteEntry | None:
         """Return the entry, or None if the source has no such name."""
 
 
-class FolderSource:
-    """A folder with one sub-folder an entry, laid out as it gets published.
+def open_source(text: str, revision: str | None = None) -> Source:
+    """Return the source that `text` names: a folder, `hf://`, `s3://` or `https://`.
 
     Args:
-        folder: need not exist; then it has no entries.
-        label: what to call it, by default its path.
-    """
-
-    def __init__(self, folder: Path, label: str | None = None) -> None:
-        self.folder = folder
-        self.label = label or str(folder)
-
-    def names(self) -> list[str]:
-        """Return the names of the entries, sorted."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(p.name for p in self.folder.iterdir() if is_name(p.name) and (p / SUMS).is_file())
-
-    def get(self, name: str) -> Entry | None:
-        """Return the entry, or None if the folder has no such name."""
-        folder = self.folder / check_name(name)
-        return Entry(name, folder, self.label) if (folder / SUMS).is_file() else None
-
-
-def home() -> Path:
-    """Return the cache's root: `ZOO_HOME`, else `~/.cache/menagerie`."""
-    chosen = os.environ.get("ZOO_HOME")
-    return Path(chosen) if chosen else Path("~/.cache/menagerie").expanduser()
-
-
-def cache_folder() -> Path:
-    """Return the folder that pulled and self-trained entries lie in."""
-    return home() / "entries"
-
-
-def open_source(text: str) -> Source:
-    """Return the source that `text` names.
+        text: as `--from` and `ZOO_SOURCE` have it.
+        revision: branch, tag or commit, for a source that has them.
 
     Raises:
-        UsageError: a kind of source that this version cannot read.
+        UsageError: malformed, or a kind of source that this version cannot read.
         NotFoundError: the folder does not exist.
     """
-    scheme, separator, _ = text.partition("://")
-    if separator:
-        raise UsageError(f"source {text!r}: this version reads folders only, not {scheme}://")
+    if is_remote(text):
+        return RemoteSource(open_transport(text, revision))
+    if revision is not None:
+        raise UsageError(f"--revision {revision}: {text!r} is a folder, which has no revisions")
     folder = Path(text).expanduser()
     if not folder.is_dir():
         raise NotFoundError(f"source {text!r} is not a folder")
@@ -105,17 +87,35 @@ def sources() -> list[Source]:
     return found + [open_source(s.strip()) for s in os.environ.get("ZOO_SOURCE", "").split(",") if s.strip()]
 
 
-def asked(source: str | None, *, afresh: bool = False) -> list[Source]:
+def asked(source: str | None, *, revision: str | None = None, afresh: bool = False) -> list[Source]:
     """Return the one source that `--from` names, or all of them; errors as in `open_source`.
 
     Args:
         source: the value of `--from`.
+        revision: the value of `--revision`, which goes with it.
         afresh: leave the cache out, to replace what it has (which may be damaged).
     """
     if source:
-        return [open_source(source)]
-    cache = cache_folder()
-    return [s for s in sources() if not (afresh and isinstance(s, FolderSource) and s.folder == cache)]
+        return [open_source(source, revision)]
+    if revision is not None:
+        raise UsageError("--revision goes with --from")
+    return [s for s in sources() if not (afresh and _is_cache(s))]
+
+
+def _is_cache(source: Source) -> bool:
+    return isinstance(source, FolderSource) and source.folder == cache_folder()
+
+
+def local(among: Sequence[Source]) -> list[Source]:
+    """Return those of some sources that are folders.
+
+    Raises:
+        UsageError: there is none among them.
+    """
+    folders = [source for source in among if isinstance(source, FolderSource)]
+    if not folders:
+        raise UsageError(f"{among[0].label} is not on this machine: `zoo pull` checks what it brings")
+    return [*folders]
 
 
 def names(among: Sequence[Source] | None = None) -> list[str]:
@@ -123,12 +123,13 @@ def names(among: Sequence[Source] | None = None) -> list[str]:
     return sorted({name for source in (sources() if among is None else among) for name in source.names()})
 
 
-def find(name: str, among: Sequence[Source] | None = None) -> Entry:
-    """Return the entry from the first source that has it.
+def look(name: str, among: Sequence[Source] | None = None) -> Entry | RemoteEntry:
+    """Return the entry from the first source that has it, wherever that is; nothing is brought here.
 
     Raises:
         UsageError: not a well-formed name.
         NotFoundError: no source has it; the message says which were asked, and what to do.
+        CorruptError, SourceError: a source that was asked is none, or cannot be reached.
     """
     check_name(name)
     places = sources() if among is None else among
@@ -140,11 +141,32 @@ def find(name: str, among: Sequence[Source] | None = None) -> Entry:
     raise NotFoundError(f"no entry {name!r} in {', '.join(s.label for s in places)}{hint}")
 
 
-def resolve(pattern: str, among: Sequence[Source] | None = None) -> list[Entry]:
-    """Return the entries that a name or shell pattern means, sorted by name; errors as in `find` and `match`."""
+def look_up(pattern: str, among: Sequence[Source] | None = None) -> list[Entry | RemoteEntry]:
+    """Return the entries that a name or shell pattern means, sorted by name; errors as in `look` and `match`."""
     if not is_pattern(pattern):
-        return [find(pattern, among)]
-    return [find(name, among) for name in match(pattern, names(among))]
+        return [look(pattern, among)]
+    places = sources() if among is None else among
+    return [look(name, places) for name in match(pattern, names(places))]
+
+
+def find(name: str, among: Sequence[Source] | None = None) -> Entry:
+    """Return the entry from the first source that has it, on this machine.
+
+    Of an entry that only a remote source has, all but the weights are pulled: the card and the predictions, which are
+    small, and all that evaluating needs.
+
+    Raises: as `look` and `pull_entry`.
+    """
+    return _here(look(name, among))
+
+
+def resolve(pattern: str, among: Sequence[Source] | None = None) -> list[Entry]:
+    """Return the entries that a name or shell pattern means, as `find` does; errors as in `find` and `match`."""
+    return [_here(found) for found in look_up(pattern, among)]
+
+
+def _here(found: Entry | RemoteEntry) -> Entry:
+    return found if isinstance(found, Entry) else pull_entry(found, "predictions")
 
 
 def check_new(name: str, folder: Path, *, replace: bool = False) -> None:
@@ -156,33 +178,86 @@ def check_new(name: str, folder: Path, *, replace: bool = False) -> None:
         raise UsageError(f"{name!r} exists already in {folder} (--replace replaces it)")
 
 
-def check_pull(entry: Entry, *, replace: bool = False) -> bool:
-    """Say whether an entry is in the package or the cache already; errors as in `check_new` if it may not be copied."""
-    if entry.folder.parent in {_PACKAGE / "builtin", cache_folder()}:
-        return True
-    check_new(entry.name, cache_folder(), replace=replace)
-    return False
+def is_here(found: Entry | RemoteEntry) -> bool:
+    """Say whether an entry is in the package or the cache."""
+    return isinstance(found, Entry) and found.folder.parent in {_PACKAGE / "builtin", cache_folder()}
 
 
-def pull(entry: Entry, *, replace: bool = False) -> Entry:
+def offer(found: Entry | RemoteEntry) -> RemoteEntry:
+    """Return an entry as one that `pull_entry` takes.
+
+    One of the cache that is there in part, or damaged, is looked for where it came from, and then in the other sources.
+
+    Raises:
+        UsageError: it is builtin, or must not be shadowed.
+        NotFoundError: no source has an entry of this name with the same sums.
+        CorruptError, SourceError: of the only source that has the name.
+    """
+    if isinstance(found, RemoteEntry):
+        check_new(found.name, cache_folder(), replace=True)
+        return found
+    if found.folder.parent != cache_folder():
+        check_new(found.name, cache_folder(), replace=True)
+        return RemoteEntry.of(found)
+    return _origin_of(found, found.sums)
+
+
+def repair(entry: Entry) -> Entry:
+    """Bring a damaged entry of the cache again, and return it.
+
+    Raises:
+        CorruptError: it is not in the cache, so whoever keeps it has to mend it.
+        NotFoundError: no source has it any more.
+        SourceError, StorageError: a source or the disk fail.
+    """
+    if entry.folder.parent != cache_folder():
+        raise CorruptError(f"{entry.folder} is not in the cache: --fix leaves it alone")
+    try:
+        sums = entry.sums
+    except CorruptError:
+        sums = None
+    share: Share = "predictions" if sums and entry.missing else "all"
+    return pull_entry(_origin_of(entry, sums), share, replace=True)
+
+
+def _origin_of(found: Entry, sums: Mapping[str, str] | None) -> RemoteEntry:
+    """Look an entry of the cache up where it came from, and then in the other sources; any sums will do for None."""
+    label = origin(found.name)
+    first = [open_source(label)] if label and (is_remote(label) or Path(label).is_dir()) else []
+    others = [s for s in sources() if not _is_cache(s) and s.label != label]
+    for source in (*first, *others):
+        there = source.get(found.name)
+        one = RemoteEntry.of(there) if isinstance(there, Entry) else there
+        if one is not None and (sums is None or one.sums == sums):
+            return one
+    raise NotFoundError(
+        f"no source has {found.name!r} as it is in the cache (asked: {', '.join(s.label for s in (*first, *others))}); "
+        "give --from SOURCE"
+    )
+
+
+def pull(
+    found: Entry | RemoteEntry,
+    share: Share = "all",
+    *,
+    replace: bool = False,
+    progress: Callable[[int], None] = ignore,
+) -> Entry:
     """Bring an entry into the cache, verified, and return it there.
 
     Args:
-        entry: from any source; a builtin or cached one is only verified.
-        replace: whether an entry of this name in the cache may be replaced.
+        found: from any source; one of the package or the cache is verified, and completed if it is there in part.
+        share: what of it.
+        replace: bring all of it again, whatever the cache has.
+        progress: called with the number of bytes that have come in.
 
-    Raises:
-        CorruptError, StorageError, UsageError: nothing is left half-copied.
+    Raises: as `offer` and `pull_entry`; nothing is left half-copied.
     """
-    entry.verify()
-    if check_pull(entry, replace=replace):
-        return entry
-    target = cache_folder() / entry.name
-    with new_folder(target, replace=replace) as folder:
-        for file in (SUMS, *entry.sums):
-            shutil.copyfile(entry.folder / file, folder / file)
-        Entry(entry.name, folder, "cache").verify()
-    return Entry(entry.name, target, "cache")
+    if isinstance(found, Entry) and is_here(found) and not replace:
+        found.verify()
+        if share == "predictions" or not found.missing:
+            return found
+    return pull_entry(offer(found), share, replace=replace, progress=progress)
 
 
 def cached_names(pattern: str) -> list[str]:
@@ -210,4 +285,5 @@ def remove(name: str) -> Path:
     folder = cached(name)
     with storage_errors(folder):
         shutil.rmtree(folder)
+    verified.forget(folder)
     return folder

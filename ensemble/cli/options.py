@@ -10,6 +10,7 @@ from ensemble.lockfile import Committee, read_lockfile
 from ensemble.members import parse_members
 from ensemble.merge import MERGES, Merge
 from tta import view_set
+from zoo.cli.complete import member_names
 from zoo.errors import UsageError
 
 __all__ = ["committee_options", "read_committee"]
@@ -23,7 +24,11 @@ def committee_options(command: _F) -> _F:
         click.option("--merge", help=f"How votes are merged: {', '.join(MERGES)} [default: probs]."),
         click.option("--tta", "views", help="View set: none, flip, flip+shift1, crops5 [default: none]."),
         click.option("--ensemble", "lockfile", type=click.Path(path_type=Path), help="An ensemble.json."),
-        click.option("--members", help="Names, patterns, prediction files: A,B=1.2,'fastnet-*=0.5',other.npz."),
+        click.option(
+            "--members",
+            shell_complete=member_names,
+            help="Names, patterns, prediction files: A,B=1.2,'fastnet-*=0.5',other.npz.",
+        ),
     ):
         command = option(command)
     return command

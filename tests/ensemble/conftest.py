@@ -166,7 +166,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the deserialisers that ran: safetensors', torch's and pickle's."""
+    """Names of the deserialisers that ran: safetensors', torch's (which maps weights) and pickle's."""
     import pickle
 
     import safetensors.numpy
@@ -187,7 +187,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in (safetensors.numpy, safetensors.torch):
         spy(module, "load")
         spy(module, "load_file")
-    spy(torch, "load")
+    for attribute in ("load", "frombuffer"):
+        spy(torch, attribute)
     spy(pickle, "load")
     spy(pickle, "loads")
     return ran

@@ -18,7 +18,7 @@ from torch import nn
 from tests.training.conftest import COLOURS, CPU, fastnet_recipe, toy_split
 from training.job import Job
 from training.loop import Trained
-from training.publish import Made, multiply_adds, publish
+from training.publish import Made, accuracies, file_network, multiply_adds, publish
 from zoo.archs import create
 from zoo.data import MEAN_STD, Split
 from zoo.entry import Entry
@@ -87,7 +87,7 @@ def softmax(logits: Floats) -> Floats:
 
 def test_entry_is_complete_and_sound(entry: Entry) -> None:
     entry.verify()
-    files = {"README.md", "SHA256SUMS", "config.json", "model.safetensors", "predictions.safetensors"}
+    files = {"README.md", "SHA256SUMS", "config.json", "metrics.csv", "model.safetensors", "predictions.safetensors"}
     assert {p.name for p in entry.folder.iterdir()} == files
     sums = (entry.folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     for line in sums:
@@ -148,6 +148,7 @@ def fingerprint(split: Split) -> str:
 def test_card_says_what_was_done(entry: Entry, job: Job) -> None:
     card = json.loads((entry.folder / "config.json").read_text(encoding="utf-8"))
     del card["metrics"], card["multiply_adds"]
+    del card["label_names"], card["model_args"], card["num_classes"], card["pretrained_cfg"]  # derived, for timm
     assert card == {
         "format": "menagerie.entry/1",
         "name": "toy-seed11",
@@ -158,6 +159,7 @@ def test_card_says_what_was_done(entry: Entry, job: Job) -> None:
         "mean": [0.4914, 0.4822, 0.4465],
         "std": [0.2470, 0.2435, 0.2616],
         "input_size": [26, 26],
+        "license": "apache-2.0",
         "recipe": "toy",
         "seed": 11,
         "trained_on": {"images": 30, "fingerprint": fingerprint(job.part), "held_out": fingerprint(job.val)},
@@ -189,6 +191,18 @@ def test_model_card_has_the_accuracies(entry: Entry) -> None:
     assert {(s, v) for s, v, _ in rows} == {(s, v) for s in ("val", "test") for v in ("none", "flip")}
     assert all(float(value) == pytest.approx(100 * metrics[s][v], abs=0.0051) for s, v, value in rows)
     assert "recipe `toy`, seed 11, on 30 images" in text
+
+
+def test_any_network_can_be_filed_with_the_splits_there_are(entry: Entry, test_split: Split, tmp_path: Path) -> None:
+    card = dataclasses.replace(entry.card, name="other", recipe=None, seed=None, training={}, metrics={}, parameters=0)
+    other = file_network(entry.load(), card, {"test": test_split}, tmp_path / "other", device=CPU)
+    other.verify()
+    assert other.sum_of("model.safetensors") == entry.sum_of("model.safetensors"), "fp16 numbers are kept"
+    assert other.card == dataclasses.replace(
+        card, parameters=entry.card.parameters, metrics={"test": entry.card.metrics["test"]}
+    )
+    assert other.predictions().splits.keys() == {"test"}
+    assert accuracies(other.predictions().splits["test"]) == entry.card.metrics["test"]
 
 
 def test_fingerprints_of_the_predictions_are_the_splits(entry: Entry, job: Job, test_split: Split) -> None:

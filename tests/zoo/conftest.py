@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from PIL import Image
 from safetensors.numpy import save
 
 from tests.conftest import CLASSES
+from tests.zoo.sources.buckets import Client, ask
 from zoo import cli as zoo_cli
 from zoo import store
 from zoo.card import Card
 from zoo.cli.group import run
 from zoo.data import Split
 from zoo.entry import Entry, write_entry
-from zoo.predictions import Predictions
+from zoo.predictions import PUBLISHED_VIEWS, Predictions, SplitPredictions
 
 COLUMNS = 100
 WEIGHTS = save({"head.weight": np.arange(6, dtype=np.float16)}, metadata={"format": "pt"})
@@ -82,6 +84,17 @@ def file_entry(
     return write_entry(folder / name, sample_card(name, **changes), weights, predictions)
 
 
+def sample_predictions(images: int = 4) -> Predictions:
+    """Return predictions of noise on both splits, for `sample_card`."""
+    rng = np.random.default_rng(0)
+
+    def split(mark: str) -> SplitPredictions:
+        views = {view: rng.normal(size=(images, len(CLASSES))).astype(np.float16) for view in PUBLISHED_VIEWS}
+        return SplitPredictions(views, np.arange(images) % len(CLASSES), mark)
+
+    return Predictions({"val": split("1"), "test": split("2")})
+
+
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that is a source of `a-seed1`, `a-seed2` and `b-seed1`."""
@@ -135,3 +148,40 @@ def write_mosaic(folder: Path, splits: Mapping[str, Split]) -> Path:
         }
     (folder / "index.json").write_text(json.dumps(index))
     return folder
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    """Run moto's server, and return its endpoint."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(moto: str) -> Iterator[Client]:
+    """Return the independent client that holds ours to account."""
+    import boto3
+
+    keys = {"aws_access_key_id": "bob", "aws_secret_access_key": "bob"}
+    found = boto3.client("s3", "us-east-1", endpoint_url=moto, **keys)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def bucket(moto: str, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the usual environment for a fresh account with an empty bucket `zoo`."""
+    for variable in [v for v in os.environ if v.startswith("AWS_") or v.lower().endswith("_proxy")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ann")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+    ask(f"{moto}/moto-api/reset")
+    client.create_bucket(Bucket="zoo")

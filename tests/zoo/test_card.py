@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import CLASSES
 from tests.zoo.conftest import sample_card
 from zoo.card import FORMAT, Card
 from zoo.errors import CorruptError
@@ -24,11 +25,20 @@ FULL = sample_card(
 )
 
 
+DERIVED = ("num_classes", "label_names", "model_args", "pretrained_cfg")
+"""Keys beside the card's own, as timm has them."""
+
+
+def own() -> dict[str, Any]:
+    """Return the table of a card's own fields, as cards were before timm's keys were added."""
+    return {key: value for key, value in json.loads(FULL.to_json()).items() if key not in DERIVED}
+
+
 def changed(**changes: Any) -> str:  # noqa: ANN401  # fields of the card
-    return json.dumps(json.loads(FULL.to_json()) | changes)
+    return json.dumps(own() | changes)
 
 
-@pytest.mark.parametrize("card", [FULL, sample_card()], ids=["full", "sparse"])
+@pytest.mark.parametrize("card", [FULL, sample_card(), sample_card(license=None)], ids=["full", "sparse", "unknown"])
 def test_round_trip(card: Card) -> None:
     assert Card.from_json(card.to_json(), "here") == card
 
@@ -51,6 +61,72 @@ def test_equal_cards_are_equal_texts() -> None:
 
 def test_fields_of_a_later_version_are_skipped() -> None:
     assert Card.from_json(changed(colour="red", licence=["x"]), "here") == FULL
+
+
+def test_a_card_from_before_is_read() -> None:
+    table = own()
+    del table["license"]
+    assert Card.from_json(json.dumps(table), "here") == FULL
+
+
+def test_timms_keys() -> None:
+    table = json.loads(FULL.to_json())
+    assert (table["architecture"], table["num_classes"]) == ("fastnet", 10)
+    assert table["label_names"] == table["classes"]
+    assert table["model_args"] == {"widths": [8, 8, 8]}
+    assert table["pretrained_cfg"] == {
+        "num_classes": 10,
+        "input_size": [3, 32, 32],
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.25, 0.2, 0.1],
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "license": "apache-2.0",
+    }
+    tall = json.loads(sample_card(input_size=(24, 48), license=None).to_json())["pretrained_cfg"]
+    assert tall["input_size"] == [3, 24, 48]
+    assert "license" not in tall
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_classes": 100},
+        {"label_names": [*CLASSES[1:], CLASSES[0]]},
+        {"model_args": {}},
+        {"pretrained_cfg": {"input_size": [3, 32, 33]}},
+        {"pretrained_cfg": {"input_size": [32, 32, 3]}},
+        {"pretrained_cfg": {"mean": [0.5, 0.4, 0.31]}},
+        {"pretrained_cfg": {"std": [0.25, 0.2]}},
+        {"pretrained_cfg": {"num_classes": 9}},
+        {"pretrained_cfg": [1]},
+        {"pretrained_cfg": None},
+    ],
+    ids=str,
+)
+def test_what_is_said_twice_must_agree(changes: dict[str, Any]) -> None:
+    with pytest.raises(CorruptError, match=r"malformed: .*(pretrained_cfg|num_classes|label_names|model_args)"):
+        Card.from_json(changed(**changes), "config.json")
+
+
+def test_more_of_timms_keys_are_skipped() -> None:
+    more = {"pretrained_cfg": {"crop_pct": 0.5, "url": "x", "mean": [0.5, 0.4, 0.3]}, "num_features": 512}
+    assert Card.from_json(changed(**more), "here") == FULL
+
+
+def nested(levels: int) -> Any:  # noqa: ANN401
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_nesting_is_bounded() -> None:
+    assert Card.from_json(changed(training={"a": nested(10)}), "here").training["a"] == nested(10)
+    for field in ("training", "architecture_args"):
+        with pytest.raises(CorruptError, match="nested deeper than a card is"):
+            Card.from_json(changed(**{field: {"a": nested(400)}}), "config.json")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +202,16 @@ def test_another_format(found: object) -> None:
         {"metrics": {"test": {"flip": float("nan")}}},
         {"training": None},
         {"parameters": 1e99},
+        {"parameters": -1},
+        {"parameters": 10**400},
         {"multiply_adds": "many"},
+        {"multiply_adds": 1 << 63},
+        {"recipe": ["fastnet"]},
+        {"seed": "1"},
+        {"license": ""},
+        {"license": "Apache 2.0"},
+        {"license": "a: b"},
+        {"license": ["mit"]},
     ],
     ids=str,
 )

@@ -1,6 +1,7 @@
 """Entries: written whole or not at all, and nothing is read that was not published."""
 
 import hashlib
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -142,25 +143,40 @@ def test_a_file_that_is_missing_or_a_folder(entry: Entry) -> None:
     with pytest.raises(CorruptError, match=f"{path} cannot be read: No such file"):
         again(entry).verify()
     path.mkdir()
-    with pytest.raises(CorruptError, match=f"{path} cannot be read: Is a directory"):
+    with pytest.raises(CorruptError, match=f"{path} is no regular file"):
         again(entry).read("README.md")
 
 
-def test_a_link_out_of_the_entry_brings_nothing_in(entry: Entry, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"secret")
-    path = entry.folder / "README.md"
-    good = path.read_bytes()
-    path.unlink()
-    path.symlink_to(secret)
-    with pytest.raises(CorruptError, match="is damaged") as caught:
-        again(entry).read("README.md")
-    assert "secret" not in str(caught.value)
-    secret.write_bytes(good)  # the published bytes, wherever they lie: so does the Hub's cache link to them
-    again(entry).verify()
-    secret.unlink()
-    with pytest.raises(CorruptError, match="cannot be read"):
+@pytest.mark.parametrize("file", ["README.md", "config.json", "model.safetensors", "SHA256SUMS"])
+def test_a_link_brings_nothing_in_whatever_it_points_to(entry: Entry, tmp_path: Path, file: str) -> None:
+    path, outside = entry.folder / file, tmp_path / "outside"
+    path.rename(outside)  # the published bytes, but who knows for how long
+    path.symlink_to(outside)
+    with pytest.raises(CorruptError, match=f"{path} is a symbolic link"):
         again(entry).verify()
+    with pytest.raises(CorruptError, match="is a symbolic link"):
+        again(entry).read(file if file in entry.sums else "README.md")
+    outside.unlink()
+    with pytest.raises(CorruptError, match="is a symbolic link"):
+        again(entry).verify()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "README.md"])
+def test_a_pipe_does_not_block(entry: Entry, file: str) -> None:
+    (entry.folder / file).unlink()
+    os.mkfifo(entry.folder / file)
+    for use in (Entry.verify, Entry.load, lambda e: e.read(file)):
+        if use is not Entry.load or file == "model.safetensors":
+            with pytest.raises(CorruptError, match=f"{file} is no regular file"):
+                use(again(entry))
+
+
+@pytest.mark.parametrize("file", ["README.md", "config.json", "SHA256SUMS"])
+def test_small_files_are_bounded(entry: Entry, file: str) -> None:
+    with (entry.folder / file).open("ab") as opened:
+        opened.truncate(2**40)
+    with pytest.raises(CorruptError, match=r"1,099,511,627,776 bytes, where at most [0-9,]+ are sensible"):
+        again(entry).read(file if file in entry.sums else "README.md")
 
 
 def test_sums_that_point_out_of_the_entry(entry: Entry, tmp_path: Path) -> None:
@@ -174,7 +190,7 @@ def test_sums_that_point_out_of_the_entry(entry: Entry, tmp_path: Path) -> None:
 def test_no_sums_at_all(entry: Entry) -> None:
     (entry.folder / "SHA256SUMS").unlink()
     for use in (Entry.verify, Entry.predictions, Entry.load, lambda e: e.card, lambda e: e.size):
-        with pytest.raises(CorruptError, match="nothing in this entry can be trusted"):
+        with pytest.raises(CorruptError, match=r"SHA256SUMS cannot be read: .*nothing in this entry can be trusted"):
             use(again(entry))
 
 
@@ -219,3 +235,46 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
     entry = file_entry(tmp_path, "sample")
     with pytest.raises(CorruptError, match=f"{entry.folder / 'model.safetensors'} does not hold a fastnet"):
         entry.load()
+
+
+def test_an_entry_of_predictions_alone(entry: Entry) -> None:
+    size = entry.size
+    assert (entry.missing, entry.partial) == ((), False)
+    (entry.folder / "model.safetensors").unlink()
+    part = again(entry)
+    assert (part.missing, part.partial) == (("model.safetensors",), True)
+    part.verify()
+    assert part.size == size - len(WEIGHTS)
+    assert part.weights == ("model.safetensors",)
+    assert part.weights_digest == hashlib.sha256(WEIGHTS).hexdigest()
+    assert part.card == sample_card()
+    assert part.predictions().splits.keys() == {"test"}
+    for use in (Entry.load, Entry.tensors):
+        with pytest.raises(NotFoundError, match=r"the weights of 'sample' are not here, .*: `zoo pull sample`"):
+            use(part)
+
+
+@pytest.mark.parametrize("file", ["README.md", "config.json", "predictions.safetensors"])
+def test_anything_else_that_is_missing_is_damage(entry: Entry, file: str) -> None:
+    (entry.folder / "model.safetensors").unlink()
+    (entry.folder / file).unlink()
+    assert not again(entry).partial
+    with pytest.raises(CorruptError, match="cannot be read: No such file"):
+        again(entry).verify()
+
+
+def test_without_predictions_the_weights_must_be_there(tmp_path: Path) -> None:
+    entry = file_entry(tmp_path, "sample")
+    (entry.folder / "model.safetensors").unlink()
+    for use in (Entry.verify, Entry.load):
+        with pytest.raises(CorruptError, match=r"model\.safetensors cannot be read: No such file"):
+            use(again(entry))
+
+
+def test_other_files_are_covered_too(tmp_path: Path) -> None:
+    entry = write_entry(tmp_path / "sample", sample_card(), WEIGHTS, None, extra={"curve.csv": b"epoch\n1\n"})
+    entry.verify()
+    assert entry.read("curve.csv") == b"epoch\n1\n"
+    (entry.folder / "curve.csv").write_bytes(b"epoch\n2\n")
+    with pytest.raises(CorruptError, match=r"curve\.csv is damaged"):
+        again(entry).verify()

@@ -1,6 +1,5 @@
 """Where entries come from, in which order, and how they get into the cache and out of it."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -150,15 +149,24 @@ def test_check_new(package: Path, zoo_home: Path, tmp_path: Path) -> None:
 
 def test_pull_copies_once(shelf: Path, zoo_home: Path) -> None:
     source = FolderSource(shelf)
-    assert not store.check_pull(store.find("a-seed1", [source]))
+    assert not store.is_here(store.find("a-seed1", [source]))
     entry = store.pull(store.find("a-seed1", [source]))
     assert entry == Entry("a-seed1", zoo_home / "entries" / "a-seed1", "cache")
     assert listing(entry.folder) == listing(shelf / "a-seed1")
     assert store.find("a-seed1") == entry
-    assert store.check_pull(entry)
+    assert store.is_here(entry)
     assert store.pull(entry) == entry
-    with pytest.raises(UsageError, match="exists already"):
-        store.pull(store.find("a-seed1", [source]))
+    assert store.pull(store.find("a-seed1", [source])) == entry, "the same again is no other one"
+
+
+def test_another_entry_of_the_name_does_not_replace_unasked(shelf: Path, tmp_path: Path) -> None:
+    pulled = store.pull(store.find("a-seed1", [FolderSource(shelf)]))
+    before = listing(pulled.folder)
+    other = file_entry(tmp_path / "team", "a-seed1", recipe="theirs")
+    with pytest.raises(UsageError, match=r"^'a-seed1' exists already in .*other content \(--replace replaces it\)$"):
+        store.pull(other)
+    assert listing(pulled.folder) == before
+    assert store.pull(other, replace=True).card.recipe == "theirs"
 
 
 def test_pull_replaces_what_is_damaged(shelf: Path, zoo_home: Path) -> None:
@@ -188,7 +196,7 @@ def test_damage_at_the_source_leaves_nothing(shelf: Path, zoo_home: Path, file: 
     flip_bit(shelf / "a-seed1" / file, 11)
     with pytest.raises(CorruptError):
         store.pull(store.find("a-seed1", [FolderSource(shelf)]))
-    assert listing(zoo_home) == {}
+    assert listing(zoo_home / "entries") == {}
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -196,34 +204,21 @@ def test_a_full_disk_leaves_nothing_half_copied(tmp_path: Path, zoo_home: Path, 
     big = file_entry(tmp_path / "shelf", "big", training={"log": "x" * 20_000})
     if replace:
         file_entry(zoo_home / "entries", "big")
-    before = listing(zoo_home)
-    with files_up_to(10_000), pytest.raises(StorageError, match=r"cannot write .*big: File too large"):
+    before = listing(zoo_home / "entries")
+    with files_up_to(10_000), pytest.raises(StorageError, match=r"cannot write .*README\.md: File too large"):
         store.pull(big, replace=replace)
-    assert listing(zoo_home) == before
-    assert len(list((zoo_home / "entries").iterdir())) == replace
+    assert listing(zoo_home / "entries") == before
+    assert listing(zoo_home / "incoming") == {}
     assert listing(store.pull(big, replace=True).folder) == listing(big.folder)
 
 
-def test_damage_on_the_way_leaves_nothing(shelf: Path, zoo_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def copy(source: Path, target: Path) -> None:
-        content = bytearray(source.read_bytes())
-        content[-1] ^= source.name == "model.safetensors"
-        target.write_bytes(content)
-
-    monkeypatch.setattr(shutil, "copyfile", copy)
-    with pytest.raises(CorruptError, match=r"model\.safetensors is damaged"):
-        store.pull(store.find("a-seed1", [FolderSource(shelf)]))
-    assert listing(zoo_home) == {}
-
-
-def test_links_at_the_source_arrive_as_files(shelf: Path, tmp_path: Path) -> None:
+def test_links_at_the_source_are_refused(shelf: Path, tmp_path: Path, zoo_home: Path) -> None:
     path = shelf / "a-seed1" / "model.safetensors"
     path.rename(tmp_path / "blob")
     path.symlink_to(tmp_path / "blob")
-    entry = store.pull(store.find("a-seed1", [FolderSource(shelf)]))
-    assert not any(p.is_symlink() for p in entry.folder.iterdir())
-    (tmp_path / "blob").unlink()
-    entry.verify()
+    with pytest.raises(CorruptError, match=r"model\.safetensors"):
+        store.pull(store.find("a-seed1", [FolderSource(shelf)]))
+    assert listing(zoo_home / "entries") == {}
 
 
 def test_remove(shelf: Path, zoo_home: Path) -> None:

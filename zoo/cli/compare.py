@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from zoo.cli.complete import recipe_names
 from zoo.cli.trials import TrialOptions, check_all_done, run_trials, trial_options
 from zoo.errors import UsageError
 
@@ -13,8 +14,8 @@ __all__ = ["command"]
 
 
 @click.command("compare")
-@click.argument("first", metavar="RECIPE_A")
-@click.argument("second", metavar="RECIPE_B")
+@click.argument("first", metavar="RECIPE_A", shell_complete=recipe_names)
+@click.argument("second", metavar="RECIPE_B", shell_complete=recipe_names)
 @click.option("--runs", type=click.IntRange(2, 1000), default=5, show_default=True, help="Seeds of each: 1 to this.")
 @click.option("--set-a", "set_a", metavar="KEY=VALUE", multiple=True, help="Override a value of RECIPE_A alone.")
 @click.option("--set-b", "set_b", metavar="KEY=VALUE", multiple=True, help="Override a value of RECIPE_B alone.")

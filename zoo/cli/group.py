@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from zoo.errors import MenagerieError, UsageError
 from zoo.names import suggestion
@@ -31,13 +32,19 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a sub-command."""
-        del ctx
         if cmd_name not in self._modules:
+            if ctx.resilient_parsing:  # for the shell's completion, which must print nothing but what it offers
+                return None
             raise UsageError(
                 f"no command {cmd_name!r}{suggestion(cmd_name, self._modules)}; there are {', '.join(self._modules)}"
             )
         command: click.Command = importlib.import_module(self._modules[cmd_name][0]).command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer sub-commands, without importing them, and the group's own options."""
+        names = [CompletionItem(n, help=text) for n, (_, text) in self._modules.items() if n.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the sub-commands without importing them."""

@@ -23,21 +23,23 @@ class Progress:
         done: how much of it is done already, by an earlier run.
     """
 
-    def __init__(self, total: int, label: str, unit: str, *, quiet: bool = False, done: int = 0) -> None:
+    def __init__(self, total: float, label: str, unit: str, *, quiet: bool = False, done: float = 0) -> None:
         self._total, self._unit, self._label, self._quiet = total, unit, label, quiet
         self._done = self._first = done
         self._began = time.monotonic()
         self._shown = done * _LINES // max(total, 1)
         self._bar = None if quiet or not sys.stderr.isatty() else _Bar(total, label, unit, done)
 
-    def advance(self, amount: int) -> None:
+    def advance(self, amount: float) -> None:
         """Say that `amount` more is done."""
         self._done += amount
         if self._bar is not None:
             self._bar.update(self._done, self.rate)
         elif not self._quiet and self._done * _LINES // max(self._total, 1) > self._shown:
             self._shown = self._done * _LINES // max(self._total, 1)
-            self.note(f"{self._label}: {self._done:,}/{self._total:,} {self._unit}, {self.rate:,.4g} {self._unit}/s")
+            self.note(
+                f"{self._label}: {self._done:,.0f}/{self._total:,.0f} {self._unit}, {self.rate:,.4g} {self._unit}/s"
+            )
 
     def relabel(self, label: str) -> None:
         """Say what is being done from now on."""
@@ -75,7 +77,7 @@ class Progress:
 class _Bar:
     """A rich progress bar on stderr."""
 
-    def __init__(self, total: int, label: str, unit: str, done: int) -> None:
+    def __init__(self, total: float, label: str, unit: str, done: float) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
@@ -88,10 +90,11 @@ class _Bar:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._task = self._rich.add_task(label, total=total, completed=done, rate=0.0)
+        self._task = self._rich.add_task(label, total=total, rate=0.0)
+        self._rich.update(self._task, completed=done)
         self._rich.start()
 
-    def update(self, done: int, rate: float) -> None:
+    def update(self, done: float, rate: float) -> None:
         self._rich.update(self._task, completed=done, rate=rate)
 
     def relabel(self, label: str) -> None:

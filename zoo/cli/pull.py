@@ -1,47 +1,96 @@
 """`zoo pull`: bring an entry into the cache."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import click
 
 from zoo import store
+from zoo.cli.complete import entry_names
+from zoo.cli.progress import Progress
+from zoo.entry import Entry
 from zoo.errors import NotFoundError
-
-if TYPE_CHECKING:
-    from zoo.entry import Entry
+from zoo.pull import Share, missing_bytes, pull_entry
+from zoo.sources.remote import RemoteEntry
 
 __all__ = ["command"]
 
+_SOON = 2_000_000
+"""Bytes that need no progress bar."""
+
 
 @click.command("pull")
-@click.argument("patterns", metavar="NAME...", nargs=-1, required=True)
-@click.option("--from", "source", help="Source folder [default: all sources].")
-@click.option("--replace", is_flag=True, help="Copy even if the cache has an entry of this name.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be copied.")
+@click.argument("patterns", metavar="NAME...", nargs=-1, required=True, shell_complete=entry_names)
+@click.option("--from", "source", help="Folder, hf://org/repo[/sub], s3://... or https://... [default: all sources].")
+@click.option("--revision", help="With --from hf://...: branch, tag or commit.")
+@click.option("--predictions-only", is_flag=True, help="Leave out the weights; evaluating needs no more.")
+@click.option("--replace", is_flag=True, help="Bring all of it again, even if the cache has an entry of this name.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be pulled.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-def command(*, patterns: tuple[str, ...], source: str | None, replace: bool, dry_run: bool, quiet: bool) -> None:
-    """Copy entries into the cache; every file's sha256 is checked, and nothing is left half-copied.
+def command(
+    *,
+    patterns: tuple[str, ...],
+    source: str | None,
+    revision: str | None,
+    predictions_only: bool,
+    replace: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Bring entries into the cache; every file's sha256 is checked, and nothing is left half-copied.
+
+    A transfer that broke off goes on where it was when the same command runs again.
 
     \b
       zoo pull pyramid272-seed1
       zoo pull 'fastnet-*' --from /mnt/team-zoo
+      zoo pull 'wrn*' --from hf://team/zoo --revision v1 --predictions-only
     """
-    asked = store.asked(source, afresh=replace)
-    entries: dict[str, Entry] = {}
+    asked = store.asked(source, revision=revision, afresh=replace)
+    share: Share = "predictions" if predictions_only else "all"
+    found: dict[str, Entry | RemoteEntry] = {}
     for pattern in patterns:
         try:
-            entries |= {entry.name: entry for entry in store.resolve(pattern, asked)}
+            found |= {entry.name: entry for entry in store.look_up(pattern, asked)}
         except NotFoundError as error:
             raise NotFoundError(f"{error}{_how_to_train(pattern)}") from error
-    for entry in entries.values():
-        there = store.check_pull(entry, replace=replace)
+    plans = [_Plan.of(entry, share, replace=replace) for entry in found.values()]  # a refusal pulls nothing
+    for plan in plans:
         if dry_run:
-            what = "there already" if there else f"would copy {entry.size / 1e6:.1f} MB"
-            click.echo(f"{entry.name}: {what} ({entry.source}: {entry.folder})")
-            continue
-        pulled = store.pull(entry, replace=replace)
-        if not quiet:
-            click.echo(f"{entry.name}: {'verified in' if there else 'copied to'} {pulled.folder}")
+            click.echo(plan.would())
+        else:
+            said = plan.carry_out(share, replace=replace, quiet=quiet)
+            if not quiet:
+                click.echo(said)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done for an entry: to bring some bytes of it, or only to verify what is there."""
+
+    found: Entry | RemoteEntry
+    offer: RemoteEntry | None
+    bytes: int
+
+    @classmethod
+    def of(cls, found: Entry | RemoteEntry, share: Share, *, replace: bool) -> "_Plan":
+        whole = isinstance(found, Entry) and store.is_here(found) and (share == "predictions" or not found.missing)
+        if whole and not replace:
+            return cls(found, None, 0)
+        offer = store.offer(found)
+        return cls(found, offer, missing_bytes(offer, share, replace=replace))
+
+    def would(self) -> str:
+        if self.offer is None:
+            return f"{self.found.name}: there already ({self.found.source})"
+        return f"{self.found.name}: would pull {self.bytes / 1e6:.1f} MB from {self.offer.row().where}"
+
+    def carry_out(self, share: Share, *, replace: bool, quiet: bool) -> str:
+        if self.offer is None:
+            return f"{self.found.name}: verified in {store.pull(self.found, share).folder}"
+        with Progress(self.bytes / 1e6, self.found.name, "MB", quiet=quiet or self.bytes < _SOON) as bar:
+            entry = pull_entry(self.offer, share, replace=replace, progress=lambda amount: bar.advance(amount / 1e6))
+        what = "predictions only" if entry.missing else f"{entry.size / 1e6:.1f} MB"
+        return f"{entry.name}: {what} from {self.offer.source}, in {entry.folder}"
 
 
 def _how_to_train(name: str) -> str:

@@ -3,12 +3,13 @@
 import click
 
 from zoo import store
+from zoo.cli.complete import cached_names
 
 __all__ = ["command"]
 
 
 @click.command("rm")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=cached_names)
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(*, names: tuple[str, ...], dry_run: bool, quiet: bool) -> None:

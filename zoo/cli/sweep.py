@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.cli.complete import recipe_names
 from zoo.cli.trials import TrialOptions, check_all_done, run_trials, trial_options
 from zoo.errors import UsageError
 
@@ -18,7 +19,7 @@ __all__ = ["command"]
 
 
 @click.command("sweep")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option("--seeds", "seed_text", metavar="LIST", help="1-5, or 1,3,7-9 [default: 1, with --grid].")
 @click.option("--grid", "grids", metavar="KEY=V,V,...", multiple=True, help="A setting's values; several: all pairs.")
 @click.option(

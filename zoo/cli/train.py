@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zoo.cli.complete import recipe_names
 from zoo.cli.interrupt import stop_requests
 from zoo.cli.progress import Progress
 from zoo.errors import InterruptedRun, MenagerieError, UsageError
@@ -27,7 +28,7 @@ __all__ = ["command"]
 
 
 @click.command("train")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of weights, order and augmentation.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a value of the recipe.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: ZOO_DATA].")

@@ -16,7 +16,9 @@ from zoo.cli import group as zoo_group
 from zoo.cli.group import LazyGroup, run
 from zoo.errors import CorruptError, DataError, MenagerieError, NotFoundError, StorageError, UsageError
 
-COMMANDS = ["list", "info", "pull", "verify", "rm", "train", "sweep", "compare"]
+COMMANDS = (
+    "list info pull push index verify import import-predictions convert soup rm train sweep compare completion"
+).split()
 
 
 def group_that(act: Callable[[], object]) -> click.Group:
@@ -125,6 +127,17 @@ def test_version(command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatc
     assert "version 1.2.3" in shown.out
 
 
+def test_completion_of_commands_imports_none_of_them() -> None:
+    lazy = LazyGroup("tool", commands_in={"missing": ("zoo.cli.no_such_module", "Not there."), "other": ("x", "")})
+    context = click.Context(lazy, resilient_parsing=True)
+    assert [(item.value, item.help) for item in lazy.shell_complete(context, "mi")] == [("missing", "Not there.")]
+    assert [item.value for item in lazy.shell_complete(context, "")] == ["missing", "other"]
+    assert [item.value for item in lazy.shell_complete(context, "--h")] == ["--help"]
+    assert lazy.get_command(context, "misspelled") is None, "completion must not print an error"
+    with pytest.raises(UsageError, match="no command 'misspelled'"):
+        lazy.get_command(click.Context(lazy), "misspelled")
+
+
 def test_a_command_is_imported_when_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     lazy = LazyGroup("tool", commands_in={"missing": ("zoo.cli.no_such_module", "Not there.")})
     context = click.Context(lazy)
@@ -139,18 +152,21 @@ def test_a_command_is_imported_when_it_runs(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def console(*words: str, **options: object) -> "subprocess.CompletedProcess[str]":
-    """Run `zoo` as its console script does, and say on the last line of stderr whether torch was imported."""
+    """Run `zoo` as its console script does; the last line of stderr says whether something slow was imported."""
     code = (
         "import atexit, sys; from zoo.cli import main; sys.argv[0] = 'zoo';"
-        "atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); main()"
+        "slow = {'torch', 'huggingface_hub', 'fsspec', 'matplotlib'};"
+        "atexit.register(lambda: print(bool(slow & sys.modules.keys()), file=sys.stderr)); main()"
     )
     return subprocess.run(  # type: ignore[call-overload,no-any-return]
         [sys.executable, "-W", "error", "-c", code, *words], text=True, check=False, **options
     )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "--json"], ["list", "--help"]])
-def test_the_console_script_does_not_import_torch(
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list"], ["list", "--json"], ["list", "--help"], ["info", "listed"], ["info", "--help"]]
+)
+def test_the_console_script_imports_nothing_slow(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file_entry(tmp_path / "shelf", "listed")

@@ -1,12 +1,18 @@
 """`zoo list`: the table, the JSON, and entries that cannot be read."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import click
+import numpy as np
 import pytest
 
 from tests.zoo.conftest import Outcome, file_entry, flip_bit, refresh_sums
+from zoo import store
+from zoo.errors import SourceError
+from zoo.predictions import Predictions, SplitPredictions
 
 pytestmark = pytest.mark.usefixtures("package")
 Command = Callable[..., Outcome]
@@ -29,21 +35,60 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def cells(table: str) -> dict[str, list[str]]:
-    """Return the rows of a printed table by their first cell."""
-    rows = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in table.splitlines() if "│" in line]
+    """Return the rows of a printed table by their first cell, the header's too; a cell has no double spaces."""
+    rows = [re.split("  +", line) for line in table.splitlines()]
     return {row[0]: row[1:] for row in rows}
+
+
+@pytest.fixture
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function that makes stdout a terminal of so many columns, for the table's purposes."""
+
+    def make(columns: int) -> None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr("zoo.cli.list.sys.stdout.isatty", lambda: True, raising=False)
+
+    return make
 
 
 def test_the_table(command: Command, shelf: Path) -> None:
     shown = command("list")
     assert (shown.code, shown.err) == (0, "")
     rows = cells(shown.out)
-    assert list(rows) == ["fastnet-seed1", "other-seed1"]
-    where = str(shelf)
-    assert rows["fastnet-seed1"][:6] == ["fastnet", "cifar10", "93.73 %", "1.97 M", "0.12 G", "0.6 MB"]
-    assert rows["fastnet-seed1"][6][:5] == where[:5]
-    assert rows["other-seed1"][1:3] == ["cifar100", ""]
-    assert max(map(len, shown.out.splitlines())) <= 120
+    assert list(rows) == ["name", "fastnet-seed1", "other-seed1"]
+    assert rows["name"] == ["architecture", "dataset", "accuracy", "parameters", "multiply-adds", "size", "where"]
+    assert rows["fastnet-seed1"] == ["fastnet", "cifar10", "93.73 %", "1.97 M", "0.12 G", "0.6 MB", str(shelf)]
+    assert rows["other-seed1"] == ["fastnet", "cifar100", "0.0 MB", str(shelf)]
+
+
+def test_nothing_is_cut_in_a_pipe(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    folder = tmp_path / ("deep" * 40)
+    file_entry(folder, "a" * 100, dataset="d" * 50)
+    shown = command("list", "--from", folder)
+    assert cells(shown.out)["a" * 100] == ["fastnet", "d" * 50, "0.0 MB", str(folder)]
+
+
+@pytest.mark.parametrize("width", [120, 100, 80])
+def test_figures_are_not_cut_on_a_terminal(
+    command: Command, shelf: Path, on_a_terminal: Callable[[int], None], width: int
+) -> None:
+    on_a_terminal(width)
+    shown = command("list")
+    assert (shown.code, shown.err) == (0, "")
+    assert max(map(len, click.unstyle(shown.out).splitlines())) <= width
+    *figures, where = cells(shown.out)["fastnet-seed1"]
+    assert figures == ["fastnet", "cifar10", "93.73 %", "1.97 M", "0.12 G", "0.6 MB"]
+    assert str(shelf).endswith(where.removeprefix("…"))
+
+
+@pytest.mark.usefixtures("shelf")
+def test_a_narrow_terminal_says_what_is_left_out(command: Command, on_a_terminal: Callable[[int], None]) -> None:
+    on_a_terminal(60)
+    shown = command("list")
+    assert max(map(len, click.unstyle(shown.out).splitlines())) <= 60
+    assert cells(shown.out)["fastnet-seed1"][:3] == ["cifar10", "93.73 %", "1.97 M"]
+    assert shown.err.startswith("left out for want of room: architecture, multiply-adds (a wider window")
 
 
 def test_json(command: Command, shelf: Path) -> None:
@@ -61,6 +106,7 @@ def test_json(command: Command, shelf: Path) -> None:
         "parameters": 1_972_792,
         "multiply_adds": 118_147_360,
         "bytes": sum(p.stat().st_size for p in files),
+        "state": "whole",
     }
     assert (second["name"], second["accuracy"]) == ("other-seed1", None)
 
@@ -105,8 +151,42 @@ def test_damaged_entries_are_listed(command: Command, shelf: Path) -> None:
     assert "config.json is damaged" in rows[1]["damaged"]
     shown = command("list")
     assert shown.code == 0
-    assert cells(shown.out)["other-seed1"][0].startswith("damaged")
+    assert cells(shown.out)["other-seed1"] == ["damaged", str(shelf)]
     assert cells(shown.out)["fastnet-seed1"][2] == "93.73 %"
+    assert shown.err == "damaged: other-seed1 (`zoo verify NAME` says how)\n"
+
+
+def test_entries_with_predictions_only_are_marked(command: Command, tmp_path: Path) -> None:
+    views = {view: np.zeros((3, 10), np.float16) for view in ("none", "flip")}
+    stored = Predictions({"test": SplitPredictions(views, np.arange(3), "ab" * 32)})
+    entry = file_entry(tmp_path / "team", "far-seed1", predictions=stored, metrics={"test": {"flip": 0.5}})
+    (entry.folder / "model.safetensors").unlink()
+    shown = command("list", "--from", tmp_path / "team")
+    assert shown.err == ""
+    assert cells(shown.out)["far-seed1"][2] == "50.00 %"
+    assert cells(shown.out)["far-seed1"][-2:] == ["no weights", str(tmp_path / "team")]
+    assert cells(shown.out)["name"][-2:] == ["state", "where"]
+    (row,) = json.loads(command("list", "--from", tmp_path / "team", "--json").out)
+    assert (row["state"], row["accuracy"]) == ("predictions only", 0.5)
+
+
+@pytest.mark.usefixtures("shelf")
+def test_a_source_that_fails_hides_no_other(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        label = "hf://team/zoo"
+
+        def names(self) -> list[str]:
+            raise SourceError("hf://team/zoo cannot be reached")
+
+    real = store.asked
+    monkeypatch.setattr(store, "asked", lambda source, **given: [*real(source, **given), Broken()])
+    shown = command("list")
+    assert shown.code == 1
+    assert list(cells(shown.out)) == ["name", "fastnet-seed1", "other-seed1"]
+    assert shown.err == "error: hf://team/zoo cannot be reached\n"
+    assert len(json.loads(command("list", "--json").out)) == 2
+    monkeypatch.setattr(store, "asked", lambda *_, **__: [Broken()])
+    assert command("list") == Outcome(1, "", "error: hf://team/zoo cannot be reached\n")
 
 
 def test_sums_that_are_malformed_and_files_that_are_gone(command: Command, shelf: Path) -> None:
@@ -128,6 +208,12 @@ def test_what_looks_like_markup_is_printed_as_it_is(command: Command, tmp_path: 
     shown = command("list", "--from", tmp_path)
     assert shown.code == 0
     assert cells(shown.out)["odd"][:2] == ["[/x][red]", ":smile:"]
+
+
+def test_codes_in_a_card_do_not_reach_the_terminal(command: Command, tmp_path: Path) -> None:
+    file_entry(tmp_path, "odd", architecture="\x1b]0;owned\x07", dataset="a\nb")
+    shown = command("list", "--from", tmp_path)
+    assert cells(shown.out)["odd"][:2] == ["�]0;owned�", "a b"]
 
 
 def test_the_card_of_another_entry_is_damage(command: Command, shelf: Path) -> None:

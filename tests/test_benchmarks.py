@@ -1,10 +1,13 @@
 """The benchmarks run: each contender on a handful of images. What they measure is printed by themselves."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import loading
 from benchmarks.airbench import OVERRIDES, run_once, run_script
 from benchmarks.airbench import make_job as airbench_job
 from benchmarks.training import CONTENDERS, make_job, run_one
@@ -62,3 +65,23 @@ def test_a_script_that_fails_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(MenagerieError, match=r"airbench\.py ended with code 3 and printed 0 results"):
         run_script(tmp_path / "airbench.py", random_split(20, seed=1), random_split(10, seed=2))
     assert capsys.readouterr().out == "so far\n"
+
+
+def test_each_way_of_loading_gives_the_same_network(tmp_path: Path) -> None:
+    loading.make_files(tmp_path, "resnet20")
+    images, answers = torch.rand(2, 3, 32, 32), []
+    for load in loading.contenders(tmp_path, "resnet20").values():
+        net = load()
+        if net is not None:
+            with torch.no_grad():
+                answers.append(net(images))
+    assert len(answers) == 7
+    assert all(torch.equal(answer, answers[0]) for answer in answers)
+
+
+def test_pulling_is_measured_beside_the_hubs_own_client() -> None:
+    """In a process of its own, which it may set up as it likes."""
+    command = [sys.executable, "-m", "benchmarks.pulling", "--arch", "resnet20", "--rounds", "1"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    functions = ["huggingface_hub.snapshot_download", "zoo.store.pull"]
+    assert [line.split()[0] for line in lines[1:]] == ["hf", "zoo", "ratio", *functions, "ratio"]

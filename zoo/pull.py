@@ -76,7 +76,7 @@ def pull_entry(
             else:
                 for file in absent:
                     _part(entry, file, parts).replace(target / file)
-                Entry(entry.name, target, "cache").verify()
+                Entry(entry.name, target, "cache").verify()  # what was there before as well
         _remember(entry)
         shutil.rmtree(parts, ignore_errors=True)
     return Entry(entry.name, target, "cache")
@@ -162,7 +162,7 @@ def _file(entry: RemoteEntry, wanted: list[str], parts: Path, target: Path) -> N
     for file in wanted:
         _part(entry, file, parts).replace(folder / file)
     atomic_write(folder / SUMS, entry.sums_text)
-    Entry(entry.name, folder, "cache").verify()
+    Entry(entry.name, folder, "cache").verify(hashed=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.replace(old)

@@ -112,9 +112,7 @@ def test_another_entry_of_the_name(zoo: Path, zoo_home: Path) -> None:
     mine = file_entry(zoo_home / "entries", "a-seed1", recipe="mine")
     before = listing(mine.folder)
     for use in (missing_bytes, pull_entry):
-        with pytest.raises(
-            UsageError, match=r"^'a-seed1' exists already in .*other content \(--replace"
-        ):
+        with pytest.raises(UsageError, match=r"^'a-seed1' exists already in .*other content \(--replace"):
             use(remote(Counting(zoo)))
     assert listing(mine.folder) == before
     offered = remote(Counting(zoo))

@@ -18,6 +18,7 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
 _DEEPEST = 4
 _SHOWN = 8
+_LONGEST = 60
 
 
 def find_state(tree: Any, where: str, keys: Sequence[str] = (), size: int | None = None) -> "dict[str, torch.Tensor]":  # noqa: ANN401
@@ -44,8 +45,8 @@ def find_state(tree: Any, where: str, keys: Sequence[str] = (), size: int | None
         if not fitting:
             raise DataError(f"{where} holds no mapping of names to tensors; at its top is {_top(tree)}")
         if len(fitting) > 1:
-            said = ", ".join(f"{key or 'its top'} ({len(tensors)} tensors)" for key, tensors in fitting.items())
-            raise DataError(f"{where} holds more than one mapping of names to tensors: give --key, one of {said}")
+            said = [f"{_shown(key) if key else 'its top'} ({len(tensors)} tensors)" for key, tensors in fitting.items()]
+            raise DataError(f"{where} holds more than one mapping of names to tensors: give --key, one of {_few(said)}")
         state = next(iter(fitting.values()))
     _check(state, where, size)
     return dict(state)
@@ -76,12 +77,12 @@ def _join(found: Mapping[str, State], keys: Sequence[str], where: str) -> dict[s
     state: dict[str, torch.Tensor] = {}
     for key in keys:
         if key not in found:
-            known = [name for name in found if name]
-            there = f"there are {', '.join(known[:_SHOWN])}" if known else "its tensors are at its top"
+            known = [_shown(name) for name in found if name]
+            there = f"there are {_few(known)}" if known else "its tensors are at its top"
             raise UsageError(f"--key {key!r}: {where} has no tensors there{suggestion(key, known)}; {there}")
         twice = sorted(state.keys() & found[key].keys())
         if twice:
-            raise UsageError(f"--key {key!r}: {where} has {twice[0]!r} there and in another key")
+            raise UsageError(f"--key {key!r}: {where} has {twice[0][:80]!r} there and in another key")
         state |= found[key]
     return state
 
@@ -90,8 +91,17 @@ def _top(tree: Any) -> str:  # noqa: ANN401
     """Say what a tree is."""
     if not isinstance(tree, Mapping):
         return f"a {type(tree).__name__}"
-    names = [f"{str(key)[:40]} ({type(value).__name__})" for key, value in tree.items()]
-    return f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}" if names else "an empty mapping"
+    names = [f"{_shown(str(key))} ({type(value).__name__})" for key, value in tree.items()]
+    return _few(names) if names else "an empty mapping"
+
+
+def _shown(key: str) -> str:
+    """Return somebody's key as a terminal prints it: it may hold codes that one would obey."""
+    return key[:_LONGEST] if key.isprintable() else repr(key[:_LONGEST])
+
+
+def _few(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:_SHOWN])}{', ...' if len(words) > _SHOWN else ''}"
 
 
 def _check(state: State, where: str, size: int | None) -> None:

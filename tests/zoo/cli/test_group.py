@@ -16,9 +16,23 @@ from zoo.cli import group as zoo_group
 from zoo.cli.group import LazyGroup, run
 from zoo.errors import CorruptError, DataError, MenagerieError, NotFoundError, StorageError, UsageError
 
-COMMANDS = (
-    "list info pull push index verify import import-predictions convert soup rm train sweep compare completion"
-).split()
+COMMANDS = [
+    "list",
+    "info",
+    "pull",
+    "push",
+    "index",
+    "verify",
+    "import",
+    "import-predictions",
+    "convert",
+    "soup",
+    "rm",
+    "train",
+    "sweep",
+    "compare",
+    "completion",
+]
 
 
 def group_that(act: Callable[[], object]) -> click.Group:

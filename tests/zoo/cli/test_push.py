@@ -63,7 +63,7 @@ def test_errors_are_one_line(command: Command, words: list[str], code: int, line
 def test_index(command: Command, cache: Path, tmp_path: Path) -> None:
     assert command("index", cache) == Outcome(0, f"{cache / 'index.json'}: 2 entries\n", "")
     assert command("index", cache, "-q") == Outcome(0, "", "")
-    assert command("index", tmp_path / "none").code == 2
+    assert command("index", tmp_path / "none") == Outcome(1, "", f"error: {tmp_path / 'none'} is not a folder\n")
     (cache / "a-seed1" / "model.safetensors").unlink()
     damaged = command("index", cache)
     assert (damaged.code, damaged.out) == (1, "")

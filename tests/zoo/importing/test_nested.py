@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import CorruptError, DataError, UsageError
+from zoo.errors import CorruptError, DataError, MenagerieError, UsageError
 from zoo.importing.nested import find_state, strip_prefixes
 
 STATE = {"conv.weight": torch.ones(2, 3, 1, 1), "bn.weight": torch.ones(2)}
@@ -65,6 +65,17 @@ def test_nothing_to_find() -> None:
             find(tree)
     with pytest.raises(UsageError, match="its tensors are at its top"):
         find(STATE, "state_dict")
+
+
+def test_hostile_keys_are_shown_harmlessly_and_not_at_length() -> None:
+    trees = {f"\x1b[2J{i}" + 1000 * "x": STATE.copy() for i in range(1000)}
+    values = dict.fromkeys(trees, 1)
+    cases: list[tuple[object, tuple[str, ...]]] = [(trees, ()), (trees, ("model",)), (values, ())]
+    for tree, keys in cases:
+        with pytest.raises(MenagerieError) as caught:
+            find(tree, *keys)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 1000
 
 
 def test_a_mapping_that_holds_itself() -> None:

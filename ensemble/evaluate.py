@@ -23,7 +23,16 @@ from zoo.entry import Entry
 from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
 from zoo.predictions import SplitPredictions
 
-__all__ = ["Ballots", "Report", "SplitSource", "common_dataset", "score", "split_source", "stored_ballots"]
+__all__ = [
+    "Ballots",
+    "Report",
+    "SplitSource",
+    "common_dataset",
+    "score",
+    "settled_vote",
+    "split_source",
+    "stored_ballots",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +153,7 @@ def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
     """Collect the members' stored predictions, rows in the order of `Split.order`; no network runs.
 
     Raises:
-        NotFoundError: an entry has no stored predictions for the split, or not under all views.
+        NotFoundError: an entry has no stored predictions for the split, or not under all views (external ones may).
         DataError: members' predictions are for other images, or a prediction file does not fit.
     """
     marks: dict[str, str] = {}
@@ -155,17 +164,8 @@ def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
             votes.append(file_vote(member, source.split))
             marks[member.name], labels = source.split.fingerprint, source.split.labels[source.split.order]
             continue
-        stored = member.origin.predictions().splits.get(source.name)
-        if stored is None:
-            raise NotFoundError(f"{member.name!r} has no stored predictions for the {source.name} split: give --fresh")
-        _check_classes(member.origin, stored)
-        if source.folder is not None and stored.fingerprint != source.split.fingerprint:
-            raise DataError(
-                f"{member.name!r} has stored predictions for other {source.name} images than --data {source.folder}: "
-                "give --fresh"
-            )
-        views = {**cached_views(member.origin, source.name, stored.fingerprint), **stored.views}
-        votes.append(entry_vote(member, views, committee.views))
+        stored = stored_split(member.origin, source)
+        votes.append(stored_vote(member, member.origin, stored, source, committee.views))
         marks[member.name], labels = stored.fingerprint, stored.labels
     if len(set(marks.values())) > 1 or labels is None:
         msg = f"these are predictions for different {source.name} images: " + ", ".join(
@@ -173,6 +173,46 @@ def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
         )
         raise DataError(msg)
     return Ballots(votes, labels)
+
+
+def stored_split(entry: Entry, source: SplitSource) -> SplitPredictions:
+    """Return an entry's stored predictions for a split; errors as in `stored_ballots`."""
+    advice = "it has no network to run" if entry.external else "give --fresh"
+    stored = entry.predictions().splits.get(source.name)
+    if stored is None:
+        raise NotFoundError(f"{entry.name!r} has no stored predictions for the {source.name} split: {advice}")
+    _check_classes(entry, stored)
+    if source.folder is not None and stored.fingerprint != source.split.fingerprint:
+        asked = f"--data {source.folder}"
+        raise DataError(f"{entry.name!r} has stored predictions for other {source.name} images than {asked}: {advice}")
+    return stored
+
+
+def stored_vote(member: Member, entry: Entry, stored: SplitPredictions, source: SplitSource, views: str) -> Vote:
+    """Return the vote of a member's stored predictions, and of those that an earlier fresh run kept.
+
+    What an external entry says is final, as a prediction file: it votes with the views it has.
+    """
+    if entry.external:
+        return entry_vote(member, dict(stored.views), "flip" if views != "none" and "flip" in stored.views else "none")
+    kept = {**cached_views(entry, source.name, stored.fingerprint), **stored.views}
+    return entry_vote(member, kept, views)
+
+
+def settled_vote(member: Member, source: SplitSource, views: str) -> Vote | None:
+    """Return the vote of a member that no network has to run for: a prediction file or an external entry.
+
+    Raises:
+        NotFoundError, DataError: it has nothing to say of these images.
+    """
+    if isinstance(member.origin, Path):
+        return file_vote(member, source.split)
+    if not member.origin.external:
+        return None
+    stored = stored_split(member.origin, source)
+    if stored.fingerprint != source.split.fingerprint:
+        raise DataError(f"{member.name!r} has predictions for other {source.name} images, and no network to run")
+    return stored_vote(member, member.origin, stored, source, views)
 
 
 def _check_classes(entry: Entry, stored: SplitPredictions) -> None:

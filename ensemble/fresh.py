@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from ensemble.evaluate import Ballots, SplitSource, entry_vote, file_vote
+from ensemble.evaluate import Ballots, SplitSource, entry_vote, settled_vote
 from ensemble.lockfile import Committee
 from ensemble.merge import Vote
 from ensemble.view_cache import keep_views
@@ -30,7 +29,7 @@ def fresh_ballots(
     limit: int | None = None,
     progress: Callable[[int, str], None] | None = None,
 ) -> Ballots:
-    """Run every entry's network under every view; prediction files are taken as they are.
+    """Run every entry's network under every view; prediction files and external entries are taken as they are.
 
     Args:
         committee: who votes, under which views.
@@ -51,15 +50,16 @@ def fresh_ballots(
     # Nothing slow before everything can be read.
     for entry in (m.origin for m in committee.members if isinstance(m.origin, Entry)):
         _check_fit(entry, whole)
-    files = {m.name: file_vote(m, whole) for m in committee.members if isinstance(m.origin, Path)}
-    nets = {m.name: m.origin.load() for m in committee.members if not isinstance(m.origin, Path)}
+    votes_now = {m.name: settled_vote(m, source, committee.views) for m in committee.members}
+    settled = {name: vote for name, vote in votes_now.items() if vote is not None}
+    nets = {m.name: m.origin.load() for m in committee.members if isinstance(m.origin, Entry) and m.name not in settled}
     split = whole if limit is None else whole.subset(slice(limit))
     kept = np.flatnonzero(whole.order < len(split))  # rows of sorted files that are within the limit
     images = split.images[split.order]
     votes: list[Vote] = []
     for member in committee.members:
-        if isinstance(member.origin, Path):
-            vote = files[member.name]
+        if not isinstance(member.origin, Entry) or member.name in settled:
+            vote = settled[member.name]
             votes.append(Vote(vote.logits[:, kept], vote.view_weights, member.weight, member.temperature))
             continue
         card, net = member.origin.card, nets.pop(member.name).to(device)
@@ -91,7 +91,7 @@ def keep_ballots(committee: Committee, ballots: Ballots, source: SplitSource) ->
     names = [view.name for view in view_set(committee.views)]
     for member, vote in zip(committee.members, ballots.votes, strict=True):
         extra = {n: values for n, values in zip(names, vote.logits, strict=False) if n not in PUBLISHED_VIEWS}
-        if isinstance(member.origin, Entry) and extra:
+        if isinstance(member.origin, Entry) and not member.origin.external and extra:
             keep_views(member.origin, source.name, source.split, extra)
 
 

@@ -88,12 +88,12 @@ def write_lockfile(
         metrics: of the committee.
 
     Raises:
-        DataError: a member is a prediction file, which cannot be run again.
+        DataError: a member is a prediction file or an external entry, which cannot be run again.
         StorageError: the disk refuses.
     """
-    entries = [m.origin for m in committee.members if isinstance(m.origin, Entry)]
+    entries = [m.origin for m in committee.members if isinstance(m.origin, Entry) and not m.origin.external]
     if len(entries) != len(committee.members):
-        raise DataError("a prediction file cannot be a member of a lockfile: there are no weights to run")
+        raise DataError("somebody's predictions cannot be a member of a lockfile: there are no weights to run")
     table = {
         "format": FORMAT,
         "dataset": entries[0].card.dataset,

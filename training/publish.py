@@ -17,9 +17,10 @@ from zoo.card import Card
 from zoo.data import Split
 from zoo.entry import Entry, write_entry
 from zoo.metrics import METRICS, encode_metrics
-from zoo.predictions import Predictions, SplitPredictions
+from zoo.predictions import Predictions
+from zoo.scores import accuracies
 
-__all__ = ["Made", "accuracies", "file_network", "multiply_adds", "publish"]
+__all__ = ["Made", "file_network", "multiply_adds", "publish"]
 
 
 def multiply_adds(net: nn.Module, size: tuple[int, int]) -> int:
@@ -132,16 +133,6 @@ def file_network(
     stored = {name: predict_split(rounded, split, stats, device, progress) for name, split in splits.items()}
     card = dataclasses.replace(card, metrics={name: accuracies(split) for name, split in stored.items()})
     return write_entry(target, card, weights, Predictions(stored), extra=extra, replace=replace)
-
-
-def accuracies(stored: SplitPredictions) -> dict[str, float]:
-    """Return top-1 accuracies, as fractions: of the plain image (`none`) and of the mean over it and its mirror image.
-
-    The mean is of probabilities, and is called `flip`, as the view set.
-    """
-    probs = {v: torch.from_numpy(x).float().softmax(1).numpy() for v, x in stored.views.items()}
-    merged = {"none": probs["none"], "flip": (probs["none"] + probs["flip"]) / 2}
-    return {v: round(float((p.argmax(1) == stored.labels).mean()), 5) for v, p in merged.items()}
 
 
 def _device_name(device: torch.device) -> str:

@@ -15,9 +15,13 @@ from typing import Any
 from zoo.errors import CorruptError, UsageError
 from zoo.names import check_name
 
-__all__ = ["FORMAT", "Card"]
+__all__ = ["EXTERNAL", "FORMAT", "Card"]
 
 FORMAT = "menagerie.entry/1"
+
+EXTERNAL = "external"
+"""The architecture that the card of an entry without weights states: someone else's predictions."""
+
 _CHANNELS = 3
 _MOST = 1 << 63
 _DEEPEST = 16

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo import verified
-from zoo.card import Card
+from zoo.card import EXTERNAL, Card
 from zoo.errors import CorruptError, NotFoundError
 from zoo.files import LONGEST_SUMS, SUMS, atomic_write, new_folder, parse_sums, write_sums
 from zoo.model_card import model_card
 from zoo.regular import SMALL, open_regular, read_regular
-from zoo.shards import INDEX, WEIGHTS, Index, read_index, weight_files
+from zoo.shards import INDEX, WEIGHTS, Index, is_weights, read_index, weight_files
 from zoo.weights import WeightFiles, open_weights
 
 if TYPE_CHECKING:
@@ -68,16 +68,25 @@ class Entry:
     def weights(self) -> tuple[str, ...]:
         """The files with the weights, `model.safetensors` or its shards, whether they are here or not.
 
-        `CorruptError` if an entry without them is none.
+        None if it is `external`; `CorruptError` if another entry has none.
         """
-        return weight_files(self.sums, str(self.folder))
+        return () if self.external else weight_files(self.sums, str(self.folder))
+
+    @cached_property
+    def external(self) -> bool:
+        """Whether it was made of someone else's predictions, so that there are no weights; errors as in `card`."""
+        none = not any(is_weights(file) for file in self.sums) and INDEX not in self.sums
+        return none and PREDICTIONS in self.sums and self.card.architecture == EXTERNAL
 
     @property
     def weights_digest(self) -> str:
         """The sha256 of the weights as one canonical file: the same however they are cut, another for another dtype.
 
-        It needs no weights. Of shards it is what their index says, which `load` and `verify` hold to be true.
+        It needs no weights. Of shards it is what their index says, which `load` and `verify` hold to be true. Of an
+        external entry it is the sha256 of the predictions, which are all there is.
         """
+        if self.external:
+            return self.sums[PREDICTIONS]
         return self.sums[WEIGHTS] if self.weights == (WEIGHTS,) else self._index.sha256
 
     @property
@@ -141,8 +150,8 @@ class Entry:
         """
         from zoo import checkpoint  # noqa: PLC0415
 
-        where = str(self.folder / self.weights[0])
-        return checkpoint.build(self.card, checkpoint.as_float32(self.tensors()), where)
+        tensors = checkpoint.as_float32(self.tensors())
+        return checkpoint.build(self.card, tensors, str(self.folder / self.weights[0]))
 
     def tensors(self) -> "dict[str, torch.Tensor]":
         """Return the weights as they are stored, mapped into memory (see `WeightFiles.tensors`).
@@ -150,9 +159,11 @@ class Entry:
         Their sha256 is checked, unless the files look as they did when that was last done.
 
         Raises:
-            NotFoundError: the weights are not here, only the predictions.
+            NotFoundError: the weights are not here, only the predictions; or there are none.
             CorruptError: they are not the weights that the entry was published with.
         """
+        if self.external:
+            raise NotFoundError(f"{self.name!r} was made of predictions alone: there is no network to run")
         if self.partial:
             raise NotFoundError(
                 f"the weights of {self.name!r} are not here, only its predictions: `zoo pull {self.name}`"
@@ -213,7 +224,7 @@ class Entry:
                 raise self._damaged(file)
         headers = self._check_headers(files)
         # The identity of shards is a claim of their index, until it is computed.
-        unproven = self.weights != (WEIGHTS,) and marks != known and len(marks) == len(self.weights)
+        unproven = INDEX in self.sums and marks != known and len(marks) == len(self.weights)
         if unproven and files.joined_digest(headers) != self._index.sha256:
             where = str(self.folder / INDEX)
             raise CorruptError(f"{where} states another sha256 of the weights than the shards together have")
@@ -222,7 +233,7 @@ class Entry:
     def _check_headers(self, files: WeightFiles) -> "dict[str, Header]":
         """Check the form of open weight files, and return their headers."""
         headers = files.headers()
-        if self.weights != (WEIGHTS,):
+        if INDEX in self.sums:
             self._index.check(headers, str(self.folder / INDEX))
         return headers
 

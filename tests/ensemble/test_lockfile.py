@@ -83,7 +83,7 @@ def test_equal_committees_are_equal_files(zoo: "Zoo", lockfile: Path, tmp_path: 
 
 def test_a_prediction_file_cannot_be_locked(zoo: "Zoo", tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", probs=np.ones(1))
-    with pytest.raises(DataError, match="prediction file"):
+    with pytest.raises(DataError, match="cannot be a member of a lockfile"):
         write_lockfile(
             tmp_path / "x.json",
             zoo.committee(f"tiny-a,{tmp_path / 'other.npz'}"),

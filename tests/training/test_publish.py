@@ -18,11 +18,12 @@ from torch import nn
 from tests.training.conftest import COLOURS, CPU, fastnet_recipe, toy_split
 from training.job import Job
 from training.loop import Trained
-from training.publish import Made, accuracies, file_network, multiply_adds, publish
+from training.publish import Made, file_network, multiply_adds, publish
 from zoo.archs import create
 from zoo.data import MEAN_STD, Split
 from zoo.entry import Entry
 from zoo.errors import StorageError
+from zoo.scores import accuracies
 
 SIZE = 26
 Floats = npt.NDArray[np.float64]

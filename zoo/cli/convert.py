@@ -94,7 +94,7 @@ def command(
     check_writable(folder)
     metrics: dict[str, dict[str, float]] = {}
     if stored and not made.lossless:
-        from training.publish import accuracies
+        from zoo.scores import accuracies
 
         stored = _predict(entry, made, _load_splits(entry, stored, data), device, quiet=quiet)
         metrics = {split: accuracies(found) for split, found in stored.items()}

@@ -101,7 +101,7 @@ def command(
     where = None if dry_run or no_predictions else _device(device)
 
     from zoo.importing.convert import open_checkpoint
-    from zoo.importing.scores import accuracies
+    from zoo.scores import accuracies
 
     _meta(arch, 2, arguments)
     checkpoint = open_checkpoint(file, keys, from_dataparallel=from_dataparallel)
@@ -294,7 +294,7 @@ def _predict(
 
 def _report(card: "Card", target: Path, match: "Match", *, as_json: bool, quiet: bool) -> None:
     """Print what was filed, and a warning if it does not seem to be right."""
-    from zoo.importing.scores import near_chance
+    from zoo.scores import near_chance
 
     plain, flipped = (card.accuracy("test", views) for views in ("none", "flip"))
     if as_json:

@@ -63,14 +63,14 @@ def command(
       zoo import-predictions theirs-val.safetensors --name theirs-seed1 --split val --data cifar10/
     """
     from zoo import store
-    from zoo.card import Card
+    from zoo.card import EXTERNAL, Card
     from zoo.data import MEAN_STD, dataset_name, load_split
     from zoo.errors import CorruptError
     from zoo.files import check_writable, sha256_file
-    from zoo.importing.external import EXTERNAL, to_stored, write_external
+    from zoo.importing.external import to_stored, write_external
     from zoo.importing.given import seed_of
-    from zoo.importing.scores import accuracies, near_chance
     from zoo.predictions import Predictions
+    from zoo.scores import accuracies, near_chance
 
     target = (to or store.cache_folder()) / name
     store.check_new(name, target.parent, replace=replace)

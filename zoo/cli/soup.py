@@ -110,7 +110,7 @@ def command(
 
 def _accuracies(stored: "Sequence[SplitPredictions]") -> list[float]:
     """Return each member's accuracy with flip, as its card has it."""
-    from training.publish import accuracies
+    from zoo.scores import accuracies
 
     return [accuracies(predictions)["flip"] for predictions in stored]
 

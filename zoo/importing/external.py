@@ -14,10 +14,7 @@ from zoo.files import atomic_write, new_folder, write_sums
 from zoo.model_card import model_card
 from zoo.predictions import Predictions, SplitPredictions
 
-__all__ = ["EXTERNAL", "to_stored", "write_external"]
-
-EXTERNAL = "external"
-"""The architecture that the card of an entry without weights states."""
+__all__ = ["to_stored", "write_external"]
 
 _WORST = float(np.finfo(np.float16).max)
 
@@ -44,7 +41,7 @@ def write_external(target: Path, card: Card, predictions: Predictions, *, replac
 
     Args:
         target: the folder; its name must be the card's.
-        card: of the architecture `EXTERNAL`.
+        card: of the architecture `zoo.card.EXTERNAL`.
         predictions: at least of one split, under the view `none`.
         replace: whether an existing folder may be replaced.
 

@@ -11,12 +11,12 @@ import torch
 
 from tests.conftest import random_split
 from tests.zoo.conftest import Outcome, listing, write_mosaic
-from training.publish import accuracies
 from tta.stored import predict_split
 from zoo import store
 from zoo.data import load_training
 from zoo.entry import Entry, write_entry
 from zoo.predictions import Predictions
+from zoo.scores import accuracies
 
 pytestmark = pytest.mark.usefixtures("package")
 Command = Callable[..., Outcome]

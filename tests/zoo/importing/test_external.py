@@ -8,9 +8,10 @@ import pytest
 
 from tests.conftest import files_up_to, random_split
 from tests.zoo.conftest import listing, sample_card
+from zoo.card import EXTERNAL
 from zoo.errors import DataError, StorageError
 from zoo.files import read_sums
-from zoo.importing.external import EXTERNAL, to_stored, write_external
+from zoo.importing.external import to_stored, write_external
 from zoo.predictions import Predictions
 
 SPLIT = random_split(30)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.importing.scores import accuracies, near_chance
 from zoo.predictions import SplitPredictions
+from zoo.scores import accuracies, near_chance
 
 
 def test_accuracies() -> None:

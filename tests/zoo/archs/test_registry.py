@@ -48,7 +48,7 @@ def test_arguments_override_the_variants() -> None:
 
 
 def test_a_miss_suggests() -> None:
-    with pytest.raises(UsageError, match=r"unknown architecture 'fastnett'.*'fastnet'.*; there are cnn6, fastnet, p"):
+    with pytest.raises(UsageError, match=r"unknown architecture 'fastnett'.*'fastnet'.*; there are cnn6, fastnet, fastnet96, p"):
         create("fastnett", 10)
 
 

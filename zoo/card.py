@@ -101,6 +101,17 @@ class Card:
             raise CorruptError(f"{where} is malformed: {error}") from error
         return card
 
+    @classmethod
+    def of(cls, name: str, content: bytes, where: str) -> "Card":
+        """Read the bytes of an entry's `config.json`; errors as in `from_json`, also if it is another entry's."""
+        try:
+            card = cls.from_json(content.decode("utf-8"), where)
+        except UnicodeDecodeError as error:
+            raise CorruptError(f"{where} is not the card of a zoo entry") from error
+        if card.name != name:
+            raise CorruptError(f"{where} is the card of {card.name!r}, not of {name!r}")
+        return card
+
     def _check(self) -> None:
         """Raise `ValueError` if a field that code relies on has the wrong type."""
         check_name(self.name)

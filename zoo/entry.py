@@ -122,14 +122,7 @@ class Entry:
     @cached_property
     def card(self) -> Card:
         """The entry's card; `CorruptError` if it is another entry's."""
-        where = str(self.folder / CONFIG)
-        try:
-            card = Card.from_json(self.read(CONFIG).decode("utf-8"), where)
-        except UnicodeDecodeError as error:
-            raise CorruptError(f"{where} is not the card of a zoo entry") from error
-        if card.name != self.name:
-            raise CorruptError(f"{where} is the card of {card.name!r}, not of {self.name!r}")
-        return card
+        return Card.of(self.name, self.read(CONFIG), str(self.folder / CONFIG))
 
     @property
     def size(self) -> int:

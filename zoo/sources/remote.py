@@ -121,14 +121,7 @@ class RemoteEntry:
     @cached_property
     def card(self) -> Card:
         """Its card; errors as in `read` and `Card.from_json`."""
-        where = f"{self._path(CONFIG)} of {self.source}"
-        try:
-            card = Card.from_json(self.read(CONFIG).decode("utf-8"), where)
-        except UnicodeDecodeError as error:
-            raise CorruptError(f"{where} is not the card of a zoo entry") from error
-        if card.name != self.name:
-            raise CorruptError(f"{where} is the card of {card.name!r}, not of {self.name!r}")
-        return card
+        return Card.of(self.name, self.read(CONFIG), f"{self._path(CONFIG)} of {self.source}")
 
     def read(self, file: str) -> bytes:
         """Return a small file, of at most 1 MiB, after checking its sha256.

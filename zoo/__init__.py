@@ -29,7 +29,5 @@ def load(name: str) -> "tuple[nn.Module, Card]":
         CorruptError: its bytes are not those it was published with.
         SourceError, StorageError: its weights cannot be pulled.
     """
-    entry = find(name)
-    if entry.partial:
-        entry = store.pull(entry)
+    entry = store.whole(find(name))
     return entry.load(), entry.card

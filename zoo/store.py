@@ -40,6 +40,7 @@ __all__ = [
     "repair",
     "resolve",
     "sources",
+    "whole",
 ]
 
 _PACKAGE = Path(__file__).parent
@@ -258,6 +259,11 @@ def pull(
         if share == "predictions" or not found.missing:
             return found
     return pull_entry(offer(found), share, replace=replace, progress=progress)
+
+
+def whole(entry: Entry) -> Entry:
+    """Return an entry with its weights: pulled, if only its predictions are here; errors as in `pull`."""
+    return pull(entry) if entry.partial else entry
 
 
 def cached_names(pattern: str) -> list[str]:

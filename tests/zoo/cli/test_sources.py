@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import zoo
+from tests.conftest import random_split
 from tests.hub_server import HubServer, use_hub
 from tests.zoo.conftest import Outcome, file_entry, flip_bit, listing, sample_predictions
 from tests.zoo.sources.servers import Behaviour, serve
+from zoo.entry import Entry
 
 pytestmark = pytest.mark.usefixtures("package")
 Command = Callable[..., Outcome]
@@ -168,3 +171,24 @@ def test_an_entry_may_be_a_repository(command: Command, hub: Place, mine: Path, 
     )
     assert command("pull", "a-seed1", "--from", "hf://team/a-seed1", "-q").code == 0
     assert listing(zoo_home / "entries" / "a-seed1") == listing(mine / "a-seed1")
+
+
+def test_in_python_weights_come_when_they_are_needed(
+    command: Command,
+    web: Place,
+    make_entry: Callable[..., Entry],
+    tmp_path: Path,
+    zoo_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_entry(tmp_path / "mine", "net-seed1", splits={"test": random_split(12)})
+    assert command("push", "net-seed1", "--from", tmp_path / "mine", "--to", web.to, "-q").code == 0
+    web.publish()
+    monkeypatch.setenv("ZOO_SOURCE", web.source)
+    weights = zoo_home / "entries" / "net-seed1" / "model.safetensors"
+    assert len(zoo.find("net-seed1").predictions().splits) == 1
+    assert not weights.exists(), "predictions need no weights"
+    net, card = zoo.load("net-seed1")
+    assert weights.exists()
+    assert card.name == "net-seed1"
+    assert net.training is False

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from zoo.errors import CorruptError, UsageError
+from zoo.header import unique
 from zoo.names import check_name
 
 __all__ = ["EXTERNAL", "FORMAT", "Card"]
@@ -83,7 +84,7 @@ class Card:
             CorruptError: the text is not a card of this format.
         """
         try:
-            table: dict[str, Any] = json.loads(text)
+            table: dict[str, Any] = json.loads(text, object_pairs_hook=unique)
             found = table.pop("format")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptError(f"{where} is not the card of a zoo entry") from error
@@ -128,7 +129,7 @@ class Card:
             "input_size": len(self.input_size) == len("HW") and all(type(v) is int and v > 0 for v in self.input_size),
             "trained_on": self.trained_on is None or _says_images(self.trained_on),
             "metrics": type(self.metrics) is dict
-            and all(type(m) is dict and all(_is_number(v) for v in m.values()) for m in self.metrics.values()),
+            and all(type(m) is dict and all(map(_is_fraction, m.values())) for m in self.metrics.values()),
             "training": type(self.training) is dict,
             "recipe": self.recipe is None or type(self.recipe) is str,
             "seed": self.seed is None or type(self.seed) is int,
@@ -192,6 +193,10 @@ def _is_shallow(value: Any, levels: int = _DEEPEST) -> bool:  # noqa: ANN401  # 
         return True
     inner = value.values() if isinstance(value, dict) else value
     return levels > 0 and all(_is_shallow(item, levels - 1) for item in inner)
+
+
+def _is_fraction(value: Any) -> bool:  # noqa: ANN401  # whatever JSON has
+    return _is_number(value) and 0 <= value <= 1
 
 
 def _says_images(trained_on: object) -> bool:

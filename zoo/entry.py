@@ -12,7 +12,9 @@ from zoo import verified
 from zoo.card import EXTERNAL, Card
 from zoo.errors import CorruptError, NotFoundError
 from zoo.files import LONGEST_SUMS, SUMS, atomic_write, new_folder, parse_sums, write_sums
+from zoo.home import cache_folder
 from zoo.model_card import model_card
+from zoo.origins import forget_origin, read_origin
 from zoo.regular import SMALL, open_regular, read_regular
 from zoo.shards import INDEX, WEIGHTS, Index, is_weights, read_index, weight_files
 from zoo.weights import WeightFiles, open_weights
@@ -51,12 +53,14 @@ class Entry:
     @cached_property
     def sums(self) -> dict[str, str]:
         """File name -> sha256, from `SHA256SUMS`."""
-        path = self.folder / SUMS
+        return parse_sums(self._sums_text, str(self.folder / SUMS))
+
+    @cached_property
+    def _sums_text(self) -> bytes:
         try:
-            content = read_regular(path, LONGEST_SUMS)
+            return read_regular(self.folder / SUMS, LONGEST_SUMS)
         except CorruptError as error:
             raise CorruptError(f"{error}, so nothing in this entry can be trusted") from error
-        return parse_sums(content, str(path))
 
     def sum_of(self, file: str) -> str:
         """Return the sha256 that a file was published with; `CorruptError` if an entry without it is none."""
@@ -96,9 +100,20 @@ class Entry:
 
     @property
     def partial(self) -> bool:
-        """Whether weights are missing and nothing else: `zoo pull --predictions-only` brings such an entry."""
+        """Whether it is here without (some of) its weights because only the rest was pulled, so that nothing is wrong.
+
+        Such entries are in the cache: `zoo pull --predictions-only` brings them.
+        """
         missing = set(self.missing)
-        return bool(missing) and missing <= set(self.weights) and PREDICTIONS in self.sums
+        if not missing or not missing <= set(self.weights) or self.folder.parent != cache_folder():
+            return False
+        origin = read_origin(self.name)
+        return origin is not None and (origin.share, origin.sums) == ("predictions", self.publication)
+
+    @property
+    def publication(self) -> str:
+        """The sha256 of `SHA256SUMS`, and so of all that was published; errors as in `sums`."""
+        return hashlib.sha256(self._sums_text).hexdigest()
 
     def read(self, file: str) -> bytes:
         """Return the bytes of a file after checking their sha256.
@@ -169,23 +184,24 @@ class Entry:
             verified.remember(self.folder, self.weights_digest, marks)
         return tensors
 
-    def verify(self, *, hashed: bool = False) -> None:
+    def verify(self, *, hashed: bool = False, weightless: bool = False) -> None:
         """Read every file: sums, card, and the form of weights and predictions.
 
-        Weights may be missing if the predictions are here: `partial` says so.
+        Weights may be missing from a `partial` entry. Files whose names begin with a dot are the system's.
 
         Args:
             hashed: the weights were just found to have their sha256, while they arrived: only their form is checked.
+            weightless: weights may be missing.
 
         Raises:
             CorruptError: something is wrong, or a file lies there that the sums do not cover.
         """
         self.sum_of(CONFIG)
         weights = self.weights
-        extra = sorted({p.name for p in self.folder.iterdir()} - {SUMS, *self.sums})
+        extra = sorted(p.name for p in self.folder.iterdir() if p.name not in {SUMS, *self.sums} and p.name[0] != ".")
         if extra:
             raise CorruptError(f"{self.folder / extra[0]} is not covered by {SUMS}")
-        missing = self.missing if self.partial else ()
+        missing = self.missing if weightless or self.partial else ()
         for file in sorted(self.sums.keys() - set(weights)):
             with open_regular(self.folder / file) as opened:
                 if hashlib.file_digest(opened, "sha256").hexdigest() != self.sums[file]:
@@ -266,4 +282,6 @@ def write_entry(
         if predictions is not None:
             atomic_write(folder / PREDICTIONS, predictions.encode())
         write_sums(folder)
+    if target.parent == cache_folder():
+        forget_origin(card.name)
     return Entry(card.name, target, str(target.parent))

@@ -51,7 +51,10 @@ class StorageError(MenagerieError):
 
 
 class SourceError(MenagerieError):
-    """A remote source cannot be reached, refuses, or broke off; what arrived is kept, and the same command goes on."""
+    """A remote source cannot be reached, refuses, or broke off; what arrived is kept, and the same command goes on.
+
+    `zoo.sources.transport.ConflictError` is one: somebody else published meanwhile.
+    """
 
 
 class InterruptedRun(MenagerieError):  # noqa: N818  # nothing went wrong

@@ -20,7 +20,6 @@ __all__ = [
     "is_plain",
     "new_folder",
     "parse_sums",
-    "read_sums",
     "sha256_file",
     "storage_errors",
     "write_sums",
@@ -123,21 +122,6 @@ def write_sums(folder: Path) -> None:
     """Write `SHA256SUMS` over every other file in `folder`, sorted by name."""
     lines = [f"{sha256_file(p)}  {p.name}\n" for p in sorted(folder.iterdir()) if p.name != SUMS]
     atomic_write(folder / SUMS, "".join(lines).encode())
-
-
-def read_sums(folder: Path) -> dict[str, str]:
-    """Return file name -> sha256 as `SHA256SUMS` in `folder` has it.
-
-    Raises:
-        CorruptError: the file is missing or malformed, or names a file outside the folder.
-    """
-    path = folder / SUMS
-    try:
-        with path.open("rb") as file:
-            content = file.read(LONGEST_SUMS + 1)
-    except OSError as error:
-        raise CorruptError(f"{path} cannot be read, so nothing in this entry can be trusted") from error
-    return parse_sums(content, str(path))
 
 
 def parse_sums(content: bytes, where: str) -> dict[str, str]:

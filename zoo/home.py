@@ -9,7 +9,7 @@ __all__ = ["cache_folder", "home"]
 def home() -> Path:
     """Return the cache's root: `ZOO_HOME`, else `~/.cache/menagerie`."""
     chosen = os.environ.get("ZOO_HOME")
-    return Path(chosen) if chosen else Path("~/.cache/menagerie").expanduser()
+    return Path(chosen or "~/.cache/menagerie").expanduser()
 
 
 def cache_folder() -> Path:

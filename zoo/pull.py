@@ -5,25 +5,28 @@ on. When all are there and checked, their folder is renamed into the cache. A lo
 go of when a process dies, keeps processes that pull the same entry from working twice.
 """
 
-import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+
+from filelock import FileLock, Timeout
 
 from zoo.entry import Entry
 from zoo.errors import CorruptError, UsageError
 from zoo.files import SUMS, atomic_write, storage_errors
 from zoo.home import cache_folder, home
+from zoo.origins import Origin, Share, write_origin
 from zoo.shards import is_weights
 from zoo.sources.remote import RemoteEntry
 from zoo.sources.transport import ignore
 
-__all__ = ["Share", "missing_bytes", "origin", "pull_entry"]
+__all__ = ["missing_bytes", "pull_entry", "recover", "resumed_bytes"]
 
-Share = Literal["all", "predictions"]
-"""What of an entry to bring: everything, or all but the weights."""
+_log = logging.getLogger(__name__)
+_SOON = 1.0
+"""Seconds after which waiting is said."""
 
 
 def missing_bytes(entry: RemoteEntry, share: Share = "all", *, replace: bool = False) -> int:
@@ -53,7 +56,7 @@ def pull_entry(
         entry: of a source.
         share: what to bring.
         replace: bring all of it again, in place of an entry of this name in the cache.
-        progress: called with the number of bytes that have come in.
+        progress: called with the number of bytes that have come in now.
 
     Raises:
         UsageError: the cache has another entry of this name, and `replace` is false.
@@ -61,6 +64,7 @@ def pull_entry(
         NotFoundError, SourceError, StorageError: the source or the disk fail.
     """
     target = cache_folder() / entry.name
+    recover()
     with _only_one(entry.name):
         wanted = _wanted(entry, share)
         there = _there(entry, replace=replace)
@@ -72,23 +76,35 @@ def pull_entry(
             _bring(entry, file, _part(entry, file, parts), progress)
         with storage_errors(target):
             if there is None:
-                _file(entry, wanted, parts, target)
+                _file(entry, share, parts, target)
             else:
                 for file in absent:
                     _part(entry, file, parts).replace(target / file)
-                Entry(entry.name, target, "cache").verify()  # what was there before as well
-        _remember(entry)
+                Entry(entry.name, target, "cache").verify(weightless=share == "predictions")  # what was there as well
+                if share == "all":
+                    _remember(entry, share)
         shutil.rmtree(parts, ignore_errors=True)
     return Entry(entry.name, target, "cache")
 
 
-def origin(name: str) -> str | None:
-    """Return the source that an entry of the cache was pulled from, as its label, if it was."""
-    path = _origin_file(name)
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["source"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # trained here, or the note is gone: nothing depends on it but where a repair looks first
+def resumed_bytes(entry: RemoteEntry, share: Share = "all") -> int:
+    """Return how many bytes of an entry have arrived already, in a pull that broke off."""
+    count = 0
+    for file in _wanted(entry, share):
+        part = _part(entry, file, _parts(entry.name))
+        size = part.stat().st_size if part.is_file() else 0
+        count += size if size <= entry.indexed.files[file] else 0  # one that is too long is begun anew
+    return count
+
+
+def recover() -> None:
+    """Put back what a killed process moved out of the cache to replace it, if the new entry did not get there."""
+    for old in (home() / "incoming").glob("*/old"):
+        target = cache_folder() / old.parent.name
+        with suppress(Timeout), _lock(old.parent.name).acquire(timeout=0):  # held: that process lives
+            if old.exists() and not target.exists():
+                with storage_errors(target):
+                    old.replace(target)
 
 
 def _there(entry: RemoteEntry, *, replace: bool) -> Path | None:
@@ -114,17 +130,23 @@ def _wanted(entry: RemoteEntry, share: Share) -> list[str]:
 @contextmanager
 def _only_one(name: str) -> Iterator[None]:
     """Wait until no other process pulls an entry of this name, and let none begin."""
-    from filelock import FileLock  # noqa: PLC0415
-
-    folder = home() / "locks"
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{name}.lock")
+    lock = _lock(name)
+    try:
+        lock.acquire(timeout=_SOON)
+    except Timeout:
+        _log.warning("waiting for another process that pulls %s", name)
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+def _lock(name: str) -> FileLock:
+    folder = home() / "locks"
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock")
 
 
 def _parts(name: str) -> Path:
@@ -143,38 +165,32 @@ def _bring(entry: RemoteEntry, file: str, part: Path, progress: Callable[[int], 
         if found == entry.sums[file]:
             return
         part.unlink(missing_ok=True)
-        forget = getattr(entry.transport, "forget", None)
-        if forget is not None:
-            forget(file)
     raise CorruptError(
         f"{file} of {entry.name!r} from {entry.source} is damaged: its sha256 is not the one in {SUMS} "
         "(nothing of it was kept)"
     )
 
 
-def _file(entry: RemoteEntry, wanted: list[str], parts: Path, target: Path) -> None:
+def _file(entry: RemoteEntry, share: Share, parts: Path, target: Path) -> None:
     """Make the entry's folder of its parts and put it where `target` is."""
-    folder = parts / "entry"
-    old = parts / "old"
+    folder, old = parts / "entry", parts / "old"
     for rest in (folder, old):  # of a try that was killed
         shutil.rmtree(rest, ignore_errors=True)
     folder.mkdir()
-    for file in wanted:
-        _part(entry, file, parts).replace(folder / file)
-    atomic_write(folder / SUMS, entry.sums_text)
-    Entry(entry.name, folder, "cache").verify(hashed=True)
+    try:
+        for file in _wanted(entry, share):
+            _part(entry, file, parts).replace(folder / file)
+        atomic_write(folder / SUMS, entry.sums_text)
+        Entry(entry.name, folder, "cache").verify(hashed=True, weightless=share == "predictions")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    _remember(entry, share)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.replace(old)
     folder.replace(target)
 
 
-def _origin_file(name: str) -> Path:
-    return home() / "origins" / f"{name}.json"
-
-
-def _remember(entry: RemoteEntry) -> None:
-    path = _origin_file(entry.name)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps({"source": entry.source}).encode())
+def _remember(entry: RemoteEntry, share: Share) -> None:
+    write_origin(entry.name, Origin(entry.place, entry.indexed.sums, share))

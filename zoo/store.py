@@ -1,21 +1,23 @@
 """Where entries come from: the builtin ones, the cache, a checkout's `checkpoints/`, and `ZOO_SOURCE`."""
 
-import os
+import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
 
 from zoo import verified
 from zoo.entry import Entry
-from zoo.errors import CorruptError, NotFoundError, UsageError
+from zoo.errors import CorruptError, MenagerieError, NotFoundError, UsageError
 from zoo.files import storage_errors
 from zoo.home import cache_folder, home
 from zoo.names import check_name, is_pattern, match, suggestion
-from zoo.pull import Share, origin, pull_entry
+from zoo.origins import Share, forget_origin, read_origin
+from zoo.places import Source, asked, builtin, is_cache, local, named, open_source, sources
+from zoo.pull import pull_entry
 from zoo.sources.folder import FolderSource
-from zoo.sources.open import is_remote, open_transport
-from zoo.sources.remote import RemoteEntry, RemoteSource
+from zoo.sources.remote import RemoteEntry
 from zoo.sources.transport import ignore
 
 __all__ = [
@@ -43,89 +45,22 @@ __all__ = [
     "whole",
 ]
 
-_PACKAGE = Path(__file__).parent
-
-
-class Source(Protocol):
-    """A place that has entries. A folder is one, whose entries are used where they lie; a hub is another."""
-
-    label: str
-
-    def names(self) -> list[str]:
-        """Return the names of the entries, sorted."""
-
-    def get(self, name: str) -> Entry | RemoteEntry | None:
-        """Return the entry, or None if the source has no such name."""
-
-
-def open_source(text: str, revision: str | None = None) -> Source:
-    """Return the source that `text` names: a folder, `hf://`, `s3://` or `https://`.
-
-    Args:
-        text: as `--from` and `ZOO_SOURCE` have it.
-        revision: branch, tag or commit, for a source that has them.
-
-    Raises:
-        UsageError: malformed, or a kind of source that this version cannot read.
-        NotFoundError: the folder does not exist.
-    """
-    if is_remote(text):
-        return RemoteSource(open_transport(text, revision))
-    if revision is not None:
-        raise UsageError(f"--revision {revision}: {text!r} is a folder, which has no revisions")
-    folder = Path(text).expanduser()
-    if not folder.is_dir():
-        raise NotFoundError(f"source {text!r} is not a folder")
-    return FolderSource(folder)
-
-
-def sources() -> list[Source]:
-    """Return the sources in the order they are asked."""
-    found: list[Source] = [FolderSource(_PACKAGE / "builtin", "builtin"), FolderSource(cache_folder(), "cache")]
-    checkout = _PACKAGE.parent / "checkpoints"
-    if checkout.is_dir():
-        found.append(FolderSource(checkout, "checkpoints"))
-    return found + [open_source(s.strip()) for s in os.environ.get("ZOO_SOURCE", "").split(",") if s.strip()]
-
-
-def asked(source: str | None, *, revision: str | None = None, afresh: bool = False) -> list[Source]:
-    """Return the one source that `--from` names, or all of them; errors as in `open_source`.
-
-    Args:
-        source: the value of `--from`.
-        revision: the value of `--revision`, which goes with it.
-        afresh: leave the cache out, to replace what it has (which may be damaged).
-    """
-    if source:
-        return [open_source(source, revision)]
-    if revision is not None:
-        raise UsageError("--revision goes with --from")
-    return [s for s in sources() if not (afresh and _is_cache(s))]
-
-
-def _is_cache(source: Source) -> bool:
-    return isinstance(source, FolderSource) and source.folder == cache_folder()
-
-
-def local(among: Sequence[Source]) -> list[Source]:
-    """Return those of some sources that are folders.
-
-    Raises:
-        UsageError: there is none among them.
-    """
-    folders = [source for source in among if isinstance(source, FolderSource)]
-    if not folders:
-        raise UsageError(f"{among[0].label} is not on this machine: `zoo pull` checks what it brings")
-    return [*folders]
+_log = logging.getLogger(__name__)
 
 
 def names(among: Sequence[Source] | None = None) -> list[str]:
-    """Return the names of the entries of some sources, by default all, sorted."""
+    """Return the names of the entries of some sources, by default all, sorted.
+
+    Raises:
+        NotFoundError, CorruptError, SourceError: a source is none, or cannot be reached.
+    """
     return sorted({name for source in (sources() if among is None else among) for name in source.names()})
 
 
 def look(name: str, among: Sequence[Source] | None = None) -> Entry | RemoteEntry:
     """Return the entry from the first source that has it, wherever that is; nothing is brought here.
+
+    A source that cannot be asked is warned of, if a later one has the entry.
 
     Raises:
         UsageError: not a well-formed name.
@@ -134,20 +69,48 @@ def look(name: str, among: Sequence[Source] | None = None) -> Entry | RemoteEntr
     """
     check_name(name)
     places = sources() if among is None else among
+    failed: list[MenagerieError] = []
     for source in places:
-        entry = source.get(name)
+        try:
+            entry = source.get(name)
+        except MenagerieError as error:
+            failed.append(error)
+            continue
         if entry is not None:
+            _warn(failed)
             return entry
-    hint = suggestion(name, [n for source in places for n in source.names()])
+    if failed:
+        raise failed[0]
+    hint = suggestion(name, names(places))
     raise NotFoundError(f"no entry {name!r} in {', '.join(s.label for s in places)}{hint}")
 
 
 def look_up(pattern: str, among: Sequence[Source] | None = None) -> list[Entry | RemoteEntry]:
-    """Return the entries that a name or shell pattern means, sorted by name; errors as in `look` and `match`."""
-    if not is_pattern(pattern):
-        return [look(pattern, among)]
+    """Return the entries that a name or shell pattern means, sorted by name.
+
+    A source that cannot be asked is warned of, if others have entries that the pattern matches.
+
+    Raises: as `look` and `match`.
+    """
     places = sources() if among is None else among
-    return [look(name, places) for name in match(pattern, names(places))]
+    if not is_pattern(pattern):
+        return [look(pattern, places)]
+    known, failed, asked_well = set[str](), list[MenagerieError](), list[Source]()
+    for source in places:
+        try:
+            known |= {*source.names()}
+            asked_well.append(source)
+        except MenagerieError as error:
+            failed.append(error)
+    if failed and not any(fnmatchcase(name, pattern) for name in known):
+        raise failed[0]
+    _warn(failed)
+    return [look(name, asked_well) for name in match(pattern, sorted(known))]
+
+
+def _warn(failed: Sequence[MenagerieError]) -> None:
+    for error in failed:
+        _log.warning("%s; left out", error)
 
 
 def find(name: str, among: Sequence[Source] | None = None) -> Entry:
@@ -173,7 +136,7 @@ def _here(found: Entry | RemoteEntry) -> Entry:
 def check_new(name: str, folder: Path, *, replace: bool = False) -> None:
     """Raise `UsageError` if an entry of this name must not be filed in `folder`."""
     check_name(name)
-    if folder == cache_folder() and FolderSource(_PACKAGE / "builtin").get(name):
+    if folder == cache_folder() and builtin().get(name):
         raise UsageError(f"{name!r} is builtin and cannot be shadowed")
     if (folder / name).exists() and not replace:
         raise UsageError(f"{name!r} exists already in {folder} (--replace replaces it)")
@@ -181,7 +144,7 @@ def check_new(name: str, folder: Path, *, replace: bool = False) -> None:
 
 def is_here(found: Entry | RemoteEntry) -> bool:
     """Say whether an entry is in the package or the cache."""
-    return isinstance(found, Entry) and found.folder.parent in {_PACKAGE / "builtin", cache_folder()}
+    return isinstance(found, Entry) and found.folder.parent in {builtin().folder, cache_folder()}
 
 
 def offer(found: Entry | RemoteEntry) -> RemoteEntry:
@@ -200,41 +163,51 @@ def offer(found: Entry | RemoteEntry) -> RemoteEntry:
     if found.folder.parent != cache_folder():
         check_new(found.name, cache_folder(), replace=True)
         return RemoteEntry.of(found)
-    return _origin_of(found, found.sums)
+    return _origin_of(found.name, found.publication)
 
 
 def repair(entry: Entry) -> Entry:
     """Bring a damaged entry of the cache again, and return it.
 
     Raises:
-        CorruptError: it is not in the cache, so whoever keeps it has to mend it.
+        CorruptError: it is not in the cache, or nobody can say what it was: whoever keeps or made it has to mend it.
         NotFoundError: no source has it any more.
         SourceError, StorageError: a source or the disk fail.
     """
     if entry.folder.parent != cache_folder():
         raise CorruptError(f"{entry.folder} is not in the cache: --fix leaves it alone")
+    note = read_origin(entry.name)
     try:
-        sums = entry.sums
-    except CorruptError:
-        sums = None
-    share: Share = "predictions" if sums and entry.missing else "all"
-    return pull_entry(_origin_of(entry, sums), share, replace=True)
+        publication = note.sums if note else entry.publication
+    except CorruptError as error:
+        raise CorruptError(f"{error}; it was not pulled, so nobody else can say what it was") from error
+    return pull_entry(_origin_of(entry.name, publication), note.share if note else "all", replace=True)
 
 
-def _origin_of(found: Entry, sums: Mapping[str, str] | None) -> RemoteEntry:
-    """Look an entry of the cache up where it came from, and then in the other sources; any sums will do for None."""
-    label = origin(found.name)
-    first = [open_source(label)] if label and (is_remote(label) or Path(label).is_dir()) else []
-    others = [s for s in sources() if not _is_cache(s) and s.label != label]
-    for source in (*first, *others):
-        there = source.get(found.name)
-        one = RemoteEntry.of(there) if isinstance(there, Entry) else there
-        if one is not None and (sums is None or one.sums == sums):
+def _origin_of(name: str, publication: str) -> RemoteEntry:
+    """Look an entry up where it came from, and then in the other sources; only the same publication will do."""
+    note = read_origin(name)
+    others = [s for s in sources() if not is_cache(s)]
+    if note is not None and not any(note.source in {s.label, _place(s)} for s in others):
+        others.insert(0, named(note.source))
+    failed: list[MenagerieError] = []
+    for source in others:
+        try:
+            there = source.get(name)
+            one = RemoteEntry.of(there) if isinstance(there, Entry) else there
+        except MenagerieError as error:
+            failed.append(error)
+            continue
+        if one is not None and one.indexed.sums == publication:
             return one
-    raise NotFoundError(
-        f"no source has {found.name!r} as it is in the cache (asked: {', '.join(s.label for s in (*first, *others))}); "
-        "give --from SOURCE"
-    )
+    if failed:
+        raise failed[0]
+    asked_ones = ", ".join(s.label for s in others)
+    raise NotFoundError(f"no source has {name!r} as it is in the cache (asked: {asked_ones}); give --from SOURCE")
+
+
+def _place(source: Source) -> str | None:
+    return str(source.folder.absolute()) if isinstance(source, FolderSource) else None
 
 
 def pull(
@@ -281,15 +254,22 @@ def cached(name: str) -> Path:
     folder = cache_folder() / check_name(name)
     if folder.is_dir():
         return folder
-    if FolderSource(_PACKAGE / "builtin").get(name):
+    if builtin().get(name):
         raise UsageError(f"{name!r} is builtin: it is part of the package and cannot be removed")
     raise NotFoundError(f"no entry {name!r} in the cache{suggestion(name, FolderSource(cache_folder()).names())}")
 
 
 def remove(name: str) -> Path:
-    """Delete an entry from the cache and return the folder it was in; errors as in `cached`, and `StorageError`."""
-    folder = cached(name)
+    """Delete an entry from the cache and return the folder it was in; errors as in `cached`, and `StorageError`.
+
+    What a pull of it left behind goes as well.
+    """
+    folder, rest = cached(name), home() / "incoming" / name
     with storage_errors(folder):
-        shutil.rmtree(folder)
+        rest.mkdir(parents=True, exist_ok=True)
+        gone = Path(tempfile.mkdtemp(prefix="removed.", dir=rest))
+        folder.replace(gone / name)  # at once: half an entry is none
+        shutil.rmtree(rest)
     verified.forget(folder)
+    forget_origin(name)
     return folder

@@ -70,13 +70,14 @@ def command(
         ballots, where = _run(committee, source, limit, device, precision, quiet=quiet)
     else:
         ballots, where = stored_ballots(committee, source), None
+    ran = fresh and _networks(committee) > 0
     report = score(
         committee,
         ballots,
         source,
-        source="fresh" if fresh else "stored",
-        device=where,
-        precision=precision,
+        source="fresh" if ran else "stored",
+        device=where if ran else None,
+        precision=precision if ran else None,
         seconds=time.perf_counter() - began,
     )
     text = json.dumps(report.to_dict(), indent=1)
@@ -95,6 +96,11 @@ def command(
         keep_ballots(committee, ballots, source)
 
 
+def _networks(committee: "Committee") -> int:
+    """Return how many members have a network; what the others say is stored."""
+    return sum(isinstance(m.origin, Entry) and not m.origin.external for m in committee.members)
+
+
 def _run(
     committee: "Committee", source: SplitSource, limit: int | None, device: str | None, precision: str, *, quiet: bool
 ) -> tuple[Ballots, str]:
@@ -106,7 +112,7 @@ def _run(
 
     keep_freed_memory()
     where = pick_device(device)
-    runs = sum(isinstance(m.origin, Entry) for m in committee.members)
+    runs = _networks(committee)
     images = min(limit or len(source.split), len(source.split))
     with Progress(max(1, runs * images), "evaluating", "images", quiet=quiet) as bar:
 

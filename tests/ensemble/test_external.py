@@ -110,6 +110,9 @@ def test_eval_by_command(zoo: "Zoo", cli: "Cli", external: Callable[..., Entry])
         )
         assert done.code == 0, done.err
         assert [m["name"] for m in json.loads(done.out)["members"]] == ["tiny-a", "theirs"]
+    alone = cli("eval", "--members", "theirs", "--data", str(zoo.data), "--json", "-", "-q", "--fresh")
+    said = json.loads(alone.out)
+    assert (said["source"], said["device"], said["precision"]) == ("stored", None, None), "nothing ran"
 
 
 def test_it_is_no_member_of_a_lockfile(zoo: "Zoo", external: Callable[..., Entry], tmp_path: Path) -> None:

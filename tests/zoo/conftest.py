@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,12 @@ from safetensors.numpy import save
 from tests.conftest import CLASSES
 from tests.zoo.sources.buckets import Client, ask
 from zoo import cli as zoo_cli
-from zoo import store
+from zoo import places
 from zoo.card import Card
 from zoo.cli.group import run
 from zoo.data import Split
 from zoo.entry import Entry, write_entry
+from zoo.origins import Origin, write_origin
 from zoo.predictions import PUBLISHED_VIEWS, Predictions, SplitPredictions
 
 COLUMNS = 100
@@ -33,7 +35,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let the zoo's package be an empty folder, so that nothing is builtin and there is no checkout."""
     folder = tmp_path / "checkout" / "zoo"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(store, "_PACKAGE", folder)
+    monkeypatch.setattr(places, "_PACKAGE", folder)
     return folder
 
 
@@ -93,6 +95,13 @@ def sample_predictions(images: int = 4) -> Predictions:
         return SplitPredictions(views, np.arange(images) % len(CLASSES), mark)
 
     return Predictions({"val": split("1"), "test": split("2")})
+
+
+def in_part(entry: Entry, zoo_home: Path) -> Entry:
+    """Return an entry as `zoo pull --predictions-only` files it in the cache; its weights are still to be deleted."""
+    folder = shutil.copytree(entry.folder, zoo_home / "entries" / entry.name)
+    write_origin(entry.name, Origin("far://away", entry.publication, "predictions"))
+    return Entry(entry.name, folder, "cache")
 
 
 @pytest.fixture

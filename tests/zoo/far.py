@@ -5,6 +5,7 @@ from pathlib import Path
 
 from zoo.errors import SourceError
 from zoo.sources.folder import FolderTransport
+from zoo.sources.remote import RemoteSource
 from zoo.sources.transport import ignore
 
 
@@ -54,3 +55,8 @@ class Flaky(Counting):
         assert part.stat().st_size == size
         progress(size)
         return digest
+
+
+def far(transport: Counting) -> RemoteSource:
+    """Return the source behind a transport."""
+    return RemoteSource(transport.label, lambda: transport)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from tests.zoo.conftest import file_entry
+from tests.zoo.conftest import file_entry, in_part
 from zoo.checkpoint import cast, encode
 from zoo.convert import DTYPES, Converted, Dtype, convert, convert_card
 from zoo.entry import INDEX, WEIGHTS, Entry, write_entry
@@ -129,12 +129,15 @@ def test_the_card_says_where_it_comes_from(tmp_path: Path) -> None:
     assert json.loads(kept.to_json())["name"] == "new"
 
 
-def test_weights_that_are_not_here_or_do_not_fit(tmp_path: Path, make_entry: Callable[..., Entry]) -> None:
+def test_weights_that_are_not_here_or_do_not_fit(
+    tmp_path: Path, make_entry: Callable[..., Entry], zoo_home: Path
+) -> None:
     from tests.conftest import random_split
 
     entry = make_entry(tmp_path, "first", splits={"test": random_split(5)})
     with pytest.raises(UsageError, match="are too small for the tensor"):
         convert(entry, None, 600)
-    (entry.folder / WEIGHTS).unlink()
+    part = in_part(entry, zoo_home)
+    (part.folder / WEIGHTS).unlink()
     with pytest.raises(NotFoundError, match="`zoo pull first`"):
-        convert(Entry("first", entry.folder, ""), "fp32")
+        convert(part, "fp32")

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from tests.conftest import files_up_to, random_split
-from tests.zoo.conftest import WEIGHTS, file_entry, flip_bit, listing, refresh_sums, sample_card
+from tests.zoo.conftest import WEIGHTS, file_entry, flip_bit, in_part, listing, refresh_sums, sample_card
 from zoo.entry import CONFIG, PREDICTIONS, Entry, write_entry
 from zoo.entry import WEIGHTS as WEIGHTS_FILE
 from zoo.errors import CorruptError, NotFoundError, StorageError
 from zoo.model_card import model_card
+from zoo.origins import Origin, write_origin
 from zoo.predictions import Predictions, SplitPredictions
 
 SPLIT = SplitPredictions({v: np.ones((3, 10), np.float16) for v in ("none", "flip")}, np.arange(3), "ab" * 32)
@@ -128,13 +129,18 @@ def test_bad_files_under_good_sums(entry: Entry, tamper: Callable[[Path], object
         again(entry).verify()
 
 
-@pytest.mark.parametrize("extra", ["extra.py", ".hidden", "sub/file"])
+@pytest.mark.parametrize("extra", ["extra.py", "sub/file"])
 def test_a_file_that_no_sum_covers(entry: Entry, extra: str) -> None:
     path = entry.folder / extra
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"")
     with pytest.raises(CorruptError, match=f"{entry.folder / extra.partition('/')[0]} is not covered by SHA256SUMS"):
         again(entry).verify()
+
+
+def test_what_the_system_leaves_behind_does_no_harm(entry: Entry) -> None:
+    (entry.folder / ".DS_Store").write_bytes(b"")
+    again(entry).verify()
 
 
 def test_a_file_that_is_missing_or_a_folder(entry: Entry) -> None:
@@ -237,7 +243,8 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
         entry.load()
 
 
-def test_an_entry_of_predictions_alone(entry: Entry) -> None:
+def test_an_entry_of_predictions_alone(entry: Entry, zoo_home: Path) -> None:
+    entry = in_part(entry, zoo_home)
     size = entry.size
     assert (entry.missing, entry.partial) == ((), False)
     (entry.folder / "model.safetensors").unlink()
@@ -254,8 +261,24 @@ def test_an_entry_of_predictions_alone(entry: Entry) -> None:
             use(part)
 
 
+def test_weights_that_were_not_left_out_are_damage(entry: Entry, zoo_home: Path) -> None:
+    pulled = in_part(entry, zoo_home)
+    for one in (entry, pulled):
+        (one.folder / "model.safetensors").unlink()
+    assert again(pulled).partial
+    write_origin("sample", Origin("far://away", pulled.publication, "all"))
+    for one in (entry, pulled):
+        assert not again(one).partial
+        with pytest.raises(CorruptError, match=r"model\.safetensors cannot be read: No such file"):
+            again(one).verify()
+    again(entry).verify(weightless=True)
+    write_origin("sample", Origin("far://away", "0" * 64, "predictions"))
+    assert not again(pulled).partial, "the note is of another publication"
+
+
 @pytest.mark.parametrize("file", ["README.md", "config.json", "predictions.safetensors"])
-def test_anything_else_that_is_missing_is_damage(entry: Entry, file: str) -> None:
+def test_anything_else_that_is_missing_is_damage(entry: Entry, zoo_home: Path, file: str) -> None:
+    entry = in_part(entry, zoo_home)
     (entry.folder / "model.safetensors").unlink()
     (entry.folder / file).unlink()
     assert not again(entry).partial

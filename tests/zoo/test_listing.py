@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.zoo.conftest import file_entry, flip_bit, refresh_sums
+from tests.zoo.conftest import file_entry, flip_bit, in_part, refresh_sums
 from zoo.entry import Entry
 from zoo.errors import CorruptError
 from zoo.listing import Listed, Row, listed, row
@@ -64,7 +64,8 @@ def test_a_whole_entry(entry: Entry) -> None:
     }
 
 
-def test_an_entry_with_predictions_only(entry: Entry) -> None:
+def test_an_entry_with_predictions_only(entry: Entry, zoo_home: Path) -> None:
+    entry = in_part(entry, zoo_home)
     (entry.folder / "model.safetensors").unlink()
     found = row(again(entry))
     assert found.state == "predictions only"

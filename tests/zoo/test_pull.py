@@ -1,7 +1,7 @@
 """Pulling: what breaks off goes on, what is damaged is not kept, what is there in part is completed."""
 
 import hashlib
-import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +10,13 @@ import pytest
 from safetensors.numpy import save
 
 from tests.zoo.conftest import file_entry, flip_bit, listing, refresh_sums, sample_predictions
-from tests.zoo.far import Counting, Flaky
+from tests.zoo.far import Counting, Flaky, far
 from zoo.entry import Entry
 from zoo.errors import CorruptError, NotFoundError, SourceError, UsageError
-from zoo.pull import missing_bytes, origin, pull_entry
+from zoo.origins import read_origin
+from zoo.pull import missing_bytes, pull_entry, recover, resumed_bytes
 from zoo.sources.folder import write_index
-from zoo.sources.remote import RemoteEntry, RemoteSource
+from zoo.sources.remote import RemoteEntry
 from zoo.sources.transport import Transport
 
 BIG = save({"head.weight": np.arange(5000, dtype=np.float16)}, metadata={"format": "pt"})
@@ -30,7 +31,7 @@ def zoo(tmp_path: Path) -> Path:
 
 
 def remote(transport: Transport, name: str = "a-seed1") -> RemoteEntry:
-    entry = RemoteSource(transport).get(name)
+    entry = far(transport).get(name)
     assert entry
     return entry
 
@@ -45,7 +46,9 @@ def test_a_pull_brings_everything_once(zoo: Path, zoo_home: Path) -> None:
     assert sum(seen) == offered.size
     files = [f"a-seed1/{file}" for file in offered.sums]
     assert sorted(transport.asked) == sorted(["index.json", "a-seed1/SHA256SUMS", *files])
-    assert origin("a-seed1") == "far://away"
+    note = read_origin("a-seed1")
+    assert note
+    assert (note.source, note.sums, note.share) == ("far://away", entry.publication, "all")
     assert missing_bytes(offered) == 0
     asked = len(transport.asked)
     pull_entry(offered)
@@ -138,11 +141,36 @@ def test_two_files_of_the_same_bytes(zoo: Path) -> None:
     assert listing(pull_entry(remote(Counting(zoo), "b-seed1")).folder) == listing(entry.folder)
 
 
-@pytest.mark.parametrize("note", ["", "{", "[]", "null", '{"other": 1}'])
-def test_an_origin_that_cannot_be_read_is_none(zoo_home: Path, note: str) -> None:
-    assert origin("a-seed1") is None
-    (zoo_home / "origins").mkdir(parents=True)
-    (zoo_home / "origins" / "a-seed1.json").write_text(note)
-    assert origin("a-seed1") is None
-    (zoo_home / "origins" / "a-seed1.json").write_text(json.dumps({"source": "s3://x"}))
-    assert origin("a-seed1") == "s3://x"
+def test_what_is_there_of_a_broken_pull(zoo: Path) -> None:
+    offered = remote(Flaky(zoo, 4000))
+    assert resumed_bytes(offered) == 0
+    with pytest.raises(SourceError):
+        pull_entry(offered)
+    assert resumed_bytes(offered) > 0
+    assert resumed_bytes(offered, "predictions") <= resumed_bytes(offered)
+
+
+def test_what_a_killed_replacement_moved_away_comes_back(zoo: Path, zoo_home: Path) -> None:
+    entry = pull_entry(remote(Counting(zoo)))
+    before = listing(entry.folder)
+    old = zoo_home / "incoming" / "a-seed1" / "old"
+    old.parent.mkdir(parents=True)
+    entry.folder.rename(old)  # and then the process died
+    recover()
+    assert listing(entry.folder) == before
+    assert not old.exists()
+    shutil.copytree(entry.folder, old)  # it died one step later
+    recover()
+    assert old.exists(), "nothing takes the place of what is there"
+    assert listing(pull_entry(remote(Counting(zoo)), replace=True).folder) == before
+
+
+def test_what_was_trained_here_is_not_what_was_pulled(zoo: Path, zoo_home: Path) -> None:
+    pull_entry(remote(Counting(zoo)), "predictions")
+    shutil.rmtree(zoo_home / "entries" / "a-seed1")
+    mine = file_entry(zoo_home / "entries", "a-seed1", predictions=sample_predictions(), recipe="mine")
+    assert read_origin("a-seed1") is None
+    (mine.folder / "model.safetensors").unlink()
+    assert not mine.partial, "its weights were not left out, they are gone"
+    with pytest.raises(CorruptError, match=r"model\.safetensors cannot be read"):
+        mine.verify()

@@ -1,5 +1,6 @@
 """Where entries come from, in which order, and how they get into the cache and out of it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from tests.conftest import files_up_to
 from tests.zoo.conftest import file_entry, flip_bit, listing
 from zoo import store
 from zoo.entry import Entry
-from zoo.errors import CorruptError, NotFoundError, StorageError, UsageError
+from zoo.errors import CorruptError, NotFoundError, SourceError, StorageError, UsageError
+from zoo.origins import Origin, write_origin
 from zoo.store import FolderSource
 
 pytestmark = pytest.mark.usefixtures("package")
@@ -96,8 +98,7 @@ def test_sources_are_asked_in_order(
     for label, folder in folders.items():
         assert store.find("everywhere") == Entry("everywhere", folder / "everywhere", label)
         assert store.find("only-" + Path(label).name).source == label
-        for name in (folder / "everywhere").iterdir():
-            name.unlink()
+        shutil.rmtree(folder / "everywhere")
     with pytest.raises(NotFoundError, match="no entry 'everywhere'"):
         store.find("everywhere")
 
@@ -111,10 +112,22 @@ def test_asked(shelf: Path, zoo_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert store.names(store.asked(str(shelf))) == ["a-seed1", "a-seed2", "b-seed1"]
 
 
-def test_a_source_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZOO_SOURCE", str(tmp_path / "gone"))
+def test_a_source_that_is_gone_is_said_when_it_matters(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = tmp_path / "gone"
+    monkeypatch.setenv("ZOO_SOURCE", f"{gone},{shelf},http://127.0.0.1:1/zoo")
+    assert [s.label for s in store.local(store.sources())] == ["builtin", "cache", str(shelf)]
+    caplog.clear()
+    assert store.find("a-seed1").source == str(shelf)
+    assert [e.name for e in store.resolve("a-*")] == ["a-seed1", "a-seed2"]
+    assert f"source '{gone}' is not a folder" in caplog.text
+    assert "127.0.0.1" in caplog.text
+    for pattern in ("c-seed1", "c-*"):
+        with pytest.raises(NotFoundError, match="gone' is not a folder"):
+            store.resolve(pattern)
     with pytest.raises(NotFoundError, match="gone' is not a folder"):
-        store.sources()
+        store.names()
 
 
 def test_find_and_resolve(shelf: Path) -> None:
@@ -248,6 +261,68 @@ def test_a_linked_entry_is_not_followed_when_removed(shelf: Path, zoo_home: Path
     (zoo_home / "entries").mkdir(parents=True)
     (zoo_home / "entries" / "a-seed1").symlink_to(shelf / "a-seed1")
     before = listing(shelf)
-    with pytest.raises(StorageError, match=f"cannot write {zoo_home / 'entries' / 'a-seed1'}"):
-        store.remove("a-seed1")
+    store.remove("a-seed1")
     assert listing(shelf) == before
+    assert list((zoo_home / "entries").iterdir()) == []
+
+
+def test_what_is_removed_leaves_nothing(shelf: Path, zoo_home: Path) -> None:
+    store.pull(store.find("a-seed1", [FolderSource(shelf)]))
+    (zoo_home / "incoming" / "a-seed1").mkdir(parents=True)
+    (zoo_home / "incoming" / "a-seed1" / "rest").write_text("of a pull")
+    store.remove("a-seed1")
+    assert [p for p in zoo_home.rglob("*") if p.is_file() and p.suffix != ".lock"] == []
+
+
+def test_repair_brings_back_what_was_pulled(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shelf.parent)
+    entry = store.pull(store.find("a-seed1", [store.open_source("shelf")]))
+    before = listing(entry.folder)
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("ZOO_SOURCE", "")
+    for damage in ("model.safetensors", "SHA256SUMS", "config.json"):
+        flip_bit(entry.folder / damage, 9)
+        store.repair(store.find("a-seed1"))
+        assert listing(entry.folder) == before
+    (entry.folder / "SHA256SUMS").unlink()
+    (found,) = store.resolve("a-*")
+    with pytest.raises(CorruptError, match="SHA256SUMS cannot be read"):
+        found.verify()
+    store.repair(found)
+    assert listing(entry.folder) == before
+
+
+def test_repair_never_takes_a_strangers_entry_for_ones_own(
+    shelf: Path, zoo_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_SOURCE", str(shelf))
+    mine = file_entry(zoo_home / "entries", "a-seed1", recipe="mine")
+    weights = (mine.folder / "model.safetensors").read_bytes()
+    for damage in (lambda p: flip_bit(p, 3), Path.unlink):
+        damage(mine.folder / "SHA256SUMS")
+        before = listing(mine.folder)
+        with pytest.raises((CorruptError, NotFoundError), match=r"nobody else can say|no source has 'a-seed1'"):
+            store.repair(Entry("a-seed1", mine.folder, "cache"))
+        assert listing(mine.folder) == before
+    assert (mine.folder / "model.safetensors").read_bytes() == weights
+
+
+def test_repair_asks_every_source(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = store.pull(store.find("a-seed1", [FolderSource(shelf)]))
+    write_origin("a-seed1", Origin("http://127.0.0.1:1/zoo", entry.publication, "all"))
+    monkeypatch.setenv("ZOO_SOURCE", str(shelf))
+    before = listing(entry.folder)
+    flip_bit(entry.folder / "model.safetensors", 9)
+    store.repair(Entry("a-seed1", entry.folder, "cache"))
+    assert listing(entry.folder) == before
+    monkeypatch.setenv("ZOO_SOURCE", str(tmp_path / "gone"))
+    flip_bit(entry.folder / "model.safetensors", 9)
+    shutil.rmtree(shelf)
+    with pytest.raises((NotFoundError, SourceError)):
+        store.repair(Entry("a-seed1", entry.folder, "cache"))
+
+
+def test_an_empty_source_is_none() -> None:
+    for text in ("", "  "):
+        with pytest.raises(UsageError, match="not an empty word"):
+            store.asked(text)

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tests.conftest import random_split
-from tests.zoo.conftest import file_entry, flip_bit, refresh_sums
+from tests.zoo.conftest import file_entry, flip_bit, in_part, refresh_sums
 from zoo import verified
 from zoo.archs import create
 from zoo.checkpoint import cast, encode
@@ -306,8 +306,8 @@ def test_an_index_that_is_wrong(
             use(again(entry))
 
 
-def test_shards_of_which_some_are_missing(make: Callable[..., Entry]) -> None:
-    entry = make("sample", torch.float16, limit=LIMIT)
+def test_shards_of_which_some_are_missing(make: Callable[..., Entry], zoo_home: Path) -> None:
+    entry = in_part(make("sample", torch.float16, limit=LIMIT), zoo_home)
     for file in entry.weights:
         (entry.folder / file).unlink()
         part = again(entry)
@@ -322,8 +322,8 @@ def test_shards_of_which_some_are_missing(make: Callable[..., Entry]) -> None:
         again(entry).verify()
 
 
-def test_the_shards_that_are_here_are_verified(make: Callable[..., Entry]) -> None:
-    entry = make("sample", torch.float16, limit=LIMIT)
+def test_the_shards_that_are_here_are_verified(make: Callable[..., Entry], zoo_home: Path) -> None:
+    entry = in_part(make("sample", torch.float16, limit=LIMIT), zoo_home)
     (entry.folder / entry.weights[0]).unlink()
     flip_bit(entry.folder / entry.weights[1], -3)
     with pytest.raises(CorruptError, match=f"{entry.weights[1]} is damaged"):

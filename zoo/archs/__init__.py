@@ -46,10 +46,24 @@ def create(arch: str, classes: int, /, **arguments: Any) -> nn.Module:  # noqa: 
             f"unknown architecture {arch!r}{suggestion(arch, ARCHS)}; there are {', '.join(sorted(ARCHS))}"
         )
     build, defaults = ARCHS[arch]
+    for key, value in arguments.items():
+        _check_size(arch, key, value)
     try:
         return build(classes=classes, **{**defaults, **arguments})
     except (TypeError, ValueError, RuntimeError) as error:  # torch's own, at sizes below zero or beyond 64 bits
         raise UsageError(f"architecture {arch!r}: {str(error).splitlines()[0]}") from error
+
+
+_LARGEST = 4096
+
+
+def _check_size(arch: str, key: str, value: object) -> None:
+    """Raise `UsageError` if an argument is absurdly large: a card may come from anybody, and building takes time."""
+    if isinstance(value, list | tuple):
+        for one in value:
+            _check_size(arch, key, one)
+    elif isinstance(value, int | float) and not abs(value) <= _LARGEST:
+        raise UsageError(f"architecture {arch!r}: {key} is {value}, beyond {_LARGEST}")
 
 
 register(cnn6.VARIANTS, cnn6.PlainCNN)

@@ -1,5 +1,6 @@
 """`zoo convert`: an entry with the same network in another form."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import click
 from zoo import store
 from zoo.cli.complete import entry_names
 from zoo.cli.progress import Progress
+from zoo.cli.types import PATH, TEXT
 from zoo.errors import DataError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ _LARGEST = 10**6
 
 
 @click.command("convert")
-@click.argument("name", shell_complete=entry_names)
-@click.option("--to-name", required=True, metavar="NEW", help="Name of the new entry.")
+@click.argument("name", type=TEXT, shell_complete=entry_names)
+@click.option("--to-name", type=TEXT, required=True, metavar="NEW", help="Name of the new entry.")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="Of the numbers [default: as they are].")
 @click.option(
     "--shard-size",
@@ -34,12 +36,13 @@ _LARGEST = 10**6
     help="Cut the weights into files below this size [default: 48 if they are cut already].",
 )
 @click.option("--single-file", is_flag=True, help="Put the weights into one file.")
-@click.option("--to", type=click.Path(path_type=Path), help="Source folder to file it in [default: the cache].")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data, if values change.")
+@click.option("--to", type=PATH, help="Source folder to file it in [default: the cache].")
+@click.option("--data", type=PATH, help="Folder with the data, if values change.")
 @click.option("--no-predictions", is_flag=True, help="Leave the stored predictions out.")
 @click.option("--device", help="cpu, cuda, cuda:1 [default: cuda if there is one].")
 @click.option("--dry-run", is_flag=True, help="Only say what would come of it.")
 @click.option("--replace", is_flag=True, help="Replace an entry of the new name.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout, of the new entry.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
     *,
@@ -54,12 +57,15 @@ def command(
     device: str | None,
     dry_run: bool,
     replace: bool,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """File the weights of NAME in another form, as a new entry.
 
     Where every value stays the same (fp16 as fp32, one file as shards), so do the stored predictions. Where values are
     rounded, the predictions are computed again, from the new weights, and the card states the accuracies they give.
+    With --json, `bytes` are those of the weights, `predictions` is `none`, `kept` or `computed`, and `state` is `filed`
+    or `would file`.
 
     \b
       zoo convert fastnet-seed1 --to-name fastnet-seed1-fp32 --dtype fp32
@@ -87,9 +93,18 @@ def command(
     made = convert(entry, dtype, limit)
     stored = {} if no_predictions or PREDICTIONS not in entry.sums else dict(entry.predictions().splits)
     fate = "none" if not stored else "kept" if made.lossless else "computed from the new weights"
+    about = {
+        "name": to_name,
+        "folder": str(folder / to_name),
+        "dtype": made.after,
+        "bytes": sum(map(len, made.files.values())),
+        "lossless": made.lossless,
+        "predictions": fate.partition(" ")[0],
+        "state": "would file" if dry_run else "filed",
+    }
     said = f"{folder / to_name}: {made}; values {'as they were' if made.lossless else 'rounded'}; predictions: {fate}"
     if dry_run:
-        click.echo(f"would file {said}")
+        click.echo(json.dumps(about, indent=1) if as_json else f"would file {said}")
         return
     check_writable(folder)
     metrics: dict[str, dict[str, float]] = {}
@@ -103,7 +118,9 @@ def command(
     write_entry(
         folder / to_name, card, made.files, Predictions(stored) if stored else None, extra=extra, replace=replace
     )
-    if not quiet:
+    if as_json:
+        click.echo(json.dumps(about, indent=1))
+    elif not quiet:
         click.echo(said)
 
 

@@ -1,6 +1,7 @@
-"""What both commands share: sub-commands that are imported when they run, and errors as one line."""
+"""What both commands share: sub-commands that are imported when they run, and messages as one line of stderr."""
 
 import importlib
+import logging
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from zoo.cli.table import printable
 from zoo.errors import MenagerieError, UsageError
 from zoo.names import suggestion
 
-__all__ = ["LazyGroup", "run"]
+__all__ = ["LazyGroup", "complain", "one_line", "run"]
+
+_LOG = logging.getLogger("zoo")
 
 
 class LazyGroup(click.Group):
@@ -60,6 +64,8 @@ def run(group: click.Group, arguments: list[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    if not any(isinstance(handler, _Complain) for handler in _LOG.handlers):
+        _LOG.addHandler(_Complain(logging.WARNING))
     try:
         result = group.main([w for w in words if w != "--debug"], standalone_mode=False)
     except (MenagerieError, click.ClickException, OSError) as error:
@@ -67,7 +73,7 @@ def run(group: click.Group, arguments: list[str] | None = None) -> int:
             raise
         return _report(error)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("error: interrupted", err=True)
+        complain("error: interrupted")
         return 130
     return result if isinstance(result, int) else 0
 
@@ -83,5 +89,22 @@ def _report(error: MenagerieError | click.ClickException | OSError) -> int:
         code, message = error.exit_code, error.format_message()
     else:
         code, message = 1, f"{error.filename or 'file'}: {error.strerror or error}"
-    click.echo(f"error: {' '.join(message.splitlines())}", err=True)
+    complain(f"error: {message}")
     return code
+
+
+def one_line(text: str) -> str:
+    """Return text as one line that a terminal prints as it is: servers and cards may have written parts of it."""
+    return printable(" ".join(text.splitlines()))
+
+
+class _Complain(logging.Handler):
+    """Prints what the library warns of."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def complain(text: str) -> None:
+    """Print an error, a warning or a note on stderr, as one line."""
+    click.echo(one_line(text), err=True)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from zoo.cli.group import complain
 from zoo.cli.progress import Progress
 from zoo.cli.table import printable
+from zoo.cli.types import PATH, TEXT
 from zoo.errors import DataError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -29,12 +31,12 @@ _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--arch", required=True, help="Architecture of this zoo that it fits, e.g. resnet56.")
+@click.argument("file", type=PATH)
+@click.option("--arch", type=TEXT, required=True, help="Architecture of this zoo that it fits, e.g. resnet56.")
 @click.option("--arch-arg", "arch_args", metavar="KEY=VALUE", multiple=True, help="Override one of its arguments.")
-@click.option("--name", required=True, help="Name of the entry; one that ends in -seedN says the seed.")
-@click.option("--dataset", help="What it classifies [default: cifar10, or what is in --data].")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
+@click.option("--name", type=TEXT, required=True, help="Name of the entry; one that ends in -seedN says the seed.")
+@click.option("--dataset", type=TEXT, help="What it classifies [default: cifar10, or what is in --data].")
+@click.option("--data", type=PATH, help="Folder with the data [default: the package, ZOO_DATA].")
 @click.option("--size", type=click.IntRange(min=8), help="With a folder of pictures: side of its images, in pixels.")
 @click.option("--mean", help="Of its images in 0..1: R,G,B or one number [default: the dataset's].")
 @click.option("--std", help="Likewise.")
@@ -45,7 +47,7 @@ _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 @click.option("--license", "licence", help="Of the weights, by the Hub's identifier, e.g. mit [default: not known].")
 @click.option("--no-predictions", is_flag=True, help="Do not run the network: nothing then shows that it is right.")
 @click.option("--device", help="Where to run it: cpu, cuda [default: cuda if there is one].")
-@click.option("--to", type=click.Path(path_type=Path), help="Source folder to file it in [default: the cache].")
+@click.option("--to", type=PATH, help="Source folder to file it in [default: the cache].")
 @click.option("--replace", is_flag=True, help="Replace an entry of the same name.")
 @click.option("--dry-run", is_flag=True, help="Only show which tensor becomes which.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a line.")
@@ -205,7 +207,7 @@ def _show_pairs(match: "Match", checkpoint: "Checkpoint", *, as_json: bool) -> N
         return
     shapes = {name: "x".join(map(str, shape)) for name, shape in checkpoint.shapes.items()}
     _print_table(("network", "file", "shape"), [(own, key, shapes[key]) for own, key in match.pairs.items()])
-    click.echo(f"all {len(match.pairs)} tensors are paired by {match.how}; nothing was filed", err=True)
+    complain(f"all {len(match.pairs)} tensors are paired by {match.how}; nothing was filed")
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, err: bool = False) -> None:
@@ -314,8 +316,7 @@ def _report(card: "Card", target: Path, match: "Match", *, as_json: bool, quiet:
             said += f"; {100 * plain:.2f} % on the test split, {100 * flipped:.2f} % with flip"
         click.echo(printable(said))
     if plain is not None and near_chance(plain, len(card.classes)):
-        click.echo(
+        complain(
             f"warning: {100 * plain:.1f} % is near chance: --mean and --std, the order of the classes, --arch-arg or "
-            "--zero-channels may be wrong, or the network only looks like this architecture",
-            err=True,
+            "--zero-channels may be wrong, or the network only looks like this architecture"
         )

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zoo.cli.group import complain
 from zoo.cli.table import printable
+from zoo.cli.types import PATH, TEXT
 from zoo.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -23,15 +25,15 @@ _MOST = 1 << 30
 
 
 @click.command("import-predictions")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="Name of the entry; one that ends in -seedN says the seed.")
-@click.option("--flip", type=click.Path(path_type=Path), help="What it says of the mirrored images, likewise.")
-@click.option("--dataset", help="What it classifies [default: cifar10, or what is in --data].")
+@click.argument("file", type=PATH)
+@click.option("--name", type=TEXT, required=True, help="Name of the entry; one that ends in -seedN says the seed.")
+@click.option("--flip", type=PATH, help="What it says of the mirrored images, likewise.")
+@click.option("--dataset", type=TEXT, help="What it classifies [default: cifar10, or what is in --data].")
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True, help="Of which images.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
+@click.option("--data", type=PATH, help="Folder with the data [default: the package, ZOO_DATA].")
 @click.option("--size", type=click.IntRange(min=8), help="With a folder of pictures: side of its images, in pixels.")
 @click.option("--license", "licence", help="Of the predictions, by the Hub's identifier [default: not known].")
-@click.option("--to", type=click.Path(path_type=Path), help="Source folder to file it in [default: the cache].")
+@click.option("--to", type=PATH, help="Source folder to file it in [default: the cache].")
 @click.option("--replace", is_flag=True, help="Replace an entry of the same name.")
 @click.option("--dry-run", is_flag=True, help="Only read and check the file.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a line.")
@@ -114,9 +116,8 @@ def command(
         said += f", {100 * found['flip']:.2f} % with flip" if "flip" in found else ""
         click.echo(printable(f"{place}: {said}" if place else f"{name}: would file {said}"))
     if near_chance(found["none"], len(images.classes)):
-        click.echo(
-            f"warning: {100 * found['none']:.1f} % is near chance: are its columns the split's classes in their order?",
-            err=True,
+        complain(
+            f"warning: {100 * found['none']:.1f} % is near chance: are its columns the split's classes in their order?"
         )
 
 

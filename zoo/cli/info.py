@@ -9,8 +9,10 @@ import click
 
 from zoo import store
 from zoo.cli.complete import entry_names, source_names
+from zoo.cli.group import complain
 from zoo.cli.list import row_of
 from zoo.cli.table import printable
+from zoo.cli.types import TEXT
 from zoo.errors import CorruptError, NotFoundError, UsageError
 from zoo.model_card import card_text
 
@@ -22,14 +24,15 @@ __all__ = ["command"]
 
 
 @click.command("info")
-@click.argument("patterns", metavar="NAME...", nargs=-1, required=True, shell_complete=entry_names)
+@click.argument("patterns", metavar="NAME...", nargs=-1, required=True, type=TEXT, shell_complete=entry_names)
 @click.option(
     "--from",
     "source",
+    type=TEXT,
     help="Folder, hf://org/repo[@rev][/sub], s3://... or https://... [default: all sources].",
     shell_complete=source_names,
 )
-@click.option("--revision", help="With --from hf://...: branch, tag or commit.")
+@click.option("--revision", type=TEXT, help="With --from hf://...: branch, tag or commit.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of the model card: a list, one an entry.")
 @click.option(
     "--plot",
@@ -60,7 +63,7 @@ def command(
         for text, _ in cards:
             click.echo(text)
     if plot is not None:
-        click.echo(f"drawn: {plot}", err=True)
+        complain(f"drawn: {plot}")
 
 
 def _described(found: "Entry | RemoteEntry") -> tuple[str, dict[str, object]]:

@@ -10,7 +10,9 @@ import click
 
 from zoo import listing, store
 from zoo.cli.complete import source_names
+from zoo.cli.group import complain
 from zoo.cli.table import Column, layout
+from zoo.cli.types import TEXT
 from zoo.entry import Entry
 from zoo.errors import MenagerieError
 from zoo.listing import Listed, Row
@@ -25,14 +27,15 @@ _STATES = {"whole": "", "predictions only": "no weights", "damaged": "damaged"}
 
 
 @click.command("list")
-@click.argument("pattern", default="*")
+@click.argument("pattern", default="*", type=TEXT)
 @click.option(
     "--from",
     "source",
+    type=TEXT,
     help="Only this folder, hf://org/repo[@rev][/sub], s3://... or https://... [default: all sources].",
     shell_complete=source_names,
 )
-@click.option("--revision", help="With --from hf://...: branch, tag or commit.")
+@click.option("--revision", type=TEXT, help="With --from hf://...: branch, tag or commit.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
 def command(*, pattern: str, source: str | None, revision: str | None, as_json: bool) -> int:
     """List entries with accuracy (test split, flip), size and where they lie.
@@ -52,7 +55,7 @@ def command(*, pattern: str, source: str | None, revision: str | None, as_json: 
     elif rows:
         _print_table(rows)
     elif not failed:
-        click.echo(f"no entries in {', '.join(s.label for s in asked)}", err=True)
+        complain(f"no entries in {', '.join(s.label for s in asked)}")
     return 1 if failed else 0
 
 
@@ -75,7 +78,7 @@ def _look(asked: Sequence[store.Source]) -> "tuple[dict[str, Entry | RemoteEntry
             if len(asked) == 1:
                 raise
             failed = True
-            click.echo(f"error: {error}", err=True)
+            complain(f"error: {error}")
             continue
         found |= {name: entry for name, entry in new.items() if entry is not None}
     return found, failed
@@ -102,10 +105,10 @@ def _print_table(rows: list[Row]) -> None:
     for line in lines[1:]:
         click.echo(line)
     if missing:
-        click.echo(f"left out for want of room: {', '.join(missing)} (a wider window or --json has all)", err=True)
+        complain(f"left out for want of room: {', '.join(missing)} (a wider window or --json has all)")
     damaged = [row.name for row in rows if row.state == "damaged"]
     if damaged:
-        click.echo(f"damaged: {', '.join(damaged)} (`zoo verify NAME` says how)", err=True)
+        complain(f"damaged: {', '.join(damaged)} (`zoo verify NAME` says how)")
 
 
 def _scaled(value: int, unit: float, digits: int, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar on a terminal, a plain line now and then in a pipe."""
+"""Progress of long work on stderr: a bar on a terminal; in a pipe, ten plain lines at most, seconds apart."""
 
 import sys
 import time
@@ -7,9 +7,13 @@ from typing import Self
 
 import click
 
+from zoo.cli.group import one_line
+
 __all__ = ["Progress"]
 
 _LINES = 10
+_APART = 3.0
+"""Seconds between two lines in a pipe, and before the first: what is done sooner needs none."""
 
 
 class Progress:
@@ -26,20 +30,19 @@ class Progress:
     def __init__(self, total: float, label: str, unit: str, *, quiet: bool = False, done: float = 0) -> None:
         self._total, self._unit, self._label, self._quiet = total, unit, label, quiet
         self._done = self._first = done
-        self._began = time.monotonic()
-        self._shown = done * _LINES // max(total, 1)
+        self._began = self._said = time.monotonic()
+        self._shown = self._tenths
         self._bar = None if quiet or not sys.stderr.isatty() else _Bar(total, label, unit, done)
 
     def advance(self, amount: float) -> None:
-        """Say that `amount` more is done."""
+        """Say that `amount` more is done; what is beyond the total, as work that is done twice, is not shown."""
         self._done += amount
         if self._bar is not None:
-            self._bar.update(self._done, self.rate)
-        elif not self._quiet and self._done * _LINES // max(self._total, 1) > self._shown:
-            self._shown = self._done * _LINES // max(self._total, 1)
-            self.note(
-                f"{self._label}: {self._done:,.0f}/{self._total:,.0f} {self._unit}, {self.rate:,.4g} {self._unit}/s"
-            )
+            self._bar.update(min(self._done, self._total), self.rate)
+        elif self._tenths > self._shown and time.monotonic() - self._said >= _APART:
+            self._shown, self._said = self._tenths, time.monotonic()
+            done = min(self._done, self._total)
+            self.note(f"{self._label}: {done:,.0f}/{self._total:,.0f} {self._unit}, {self.rate:,.4g} {self._unit}/s")
 
     def relabel(self, label: str) -> None:
         """Say what is being done from now on."""
@@ -50,9 +53,9 @@ class Progress:
     def note(self, text: str) -> None:
         """Print a line that stays, above the bar."""
         if self._bar is not None:
-            self._bar.note(text)
+            self._bar.note(one_line(text))
         elif not self._quiet:
-            click.echo(text, err=True)
+            click.echo(one_line(text), err=True)
 
     @property
     def seconds(self) -> float:
@@ -63,6 +66,10 @@ class Progress:
     def rate(self) -> float:
         """Units a second, on the average since this began."""
         return (self._done - self._first) / max(self.seconds, 1e-9)
+
+    @property
+    def _tenths(self) -> float:
+        return min(self._done, self._total) * _LINES // max(self._total, 1)
 
     def __enter__(self) -> Self:
         """Start showing."""

@@ -10,7 +10,9 @@ import click
 
 from zoo import store
 from zoo.cli.complete import entry_names
+from zoo.cli.group import complain
 from zoo.cli.progress import Progress
+from zoo.cli.types import PATH, TEXT
 from zoo.errors import MenagerieError, UsageError
 
 if TYPE_CHECKING:
@@ -26,13 +28,13 @@ __all__ = ["command"]
 
 
 @click.command("soup")
-@click.argument("patterns", metavar="NAME...", nargs=-1, required=True, shell_complete=entry_names)
+@click.argument("patterns", metavar="NAME...", nargs=-1, required=True, type=TEXT, shell_complete=entry_names)
 @click.option("--uniform", is_flag=True, help="The mean of all.")
 @click.option("--greedy", is_flag=True, help="From the best on, take whatever does not lower the accuracy.")
-@click.option("--name", required=True, help="Name of the new entry.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: ZOO_DATA].")
+@click.option("--name", type=TEXT, required=True, help="Name of the new entry.")
+@click.option("--data", type=PATH, help="Folder with the data [default: ZOO_DATA].")
 @click.option("--device", help="cpu, cuda, cuda:1 [default: cuda if there is one].")
-@click.option("--to", type=click.Path(path_type=Path), help="Source folder to file it in [default: the cache].")
+@click.option("--to", type=PATH, help="Source folder to file it in [default: the cache].")
 @click.option("--replace", is_flag=True, help="Replace an entry of the same name.")
 @click.option("--force", is_flag=True, help="With --uniform: file it even if clearly worse than every member.")
 @click.option("--dry-run", is_flag=True, help="Make and judge the soup, but file nothing.")
@@ -98,7 +100,7 @@ def command(
         _print_table(found, card.dataset, len(val), greedy=greedy)
     warning = _verdict(found, len(val), force=force)
     if warning:
-        click.echo(warning, err=True)
+        complain(warning)
     if not dry_run:
         taken = [parent for parent in parents if parent.name in soup.taken]
         about = _about(soup, parents, part)

@@ -1,6 +1,7 @@
 """`zoo train`: a recipe, a seed and data become an entry."""
 
 import dataclasses
+import json
 import math
 import shlex
 import sys
@@ -12,9 +13,12 @@ import click
 from zoo.cli.complete import recipe_names
 from zoo.cli.interrupt import stop_requests
 from zoo.cli.progress import Progress
+from zoo.cli.types import PATH, TEXT
 from zoo.errors import InterruptedRun, MenagerieError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
     from training.distill import Teacher
@@ -23,26 +27,30 @@ if TYPE_CHECKING:
     from training.loop import Trained
     from training.recipe import Recipe
     from zoo.data import Split
+    from zoo.entry import Entry
 
 __all__ = ["command"]
 
 
 @click.command("train")
-@click.argument("recipe", shell_complete=recipe_names)
+@click.argument("recipe", type=TEXT, shell_complete=recipe_names)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of weights, order and augmentation.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a value of the recipe.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: ZOO_DATA].")
-@click.option("--dataset", help="cifar10, cifar100, or a name for an image folder [default: cifar10, or the folder's].")
+@click.option("--data", type=PATH, help="Folder with the data [default: ZOO_DATA].")
+@click.option(
+    "--dataset", type=TEXT, help="cifar10, cifar100, or a name for an image folder [default: cifar10, or the folder's]."
+)
 @click.option("--size", type=click.IntRange(min=8), help="Resize an image folder's images to this side, in pixels.")
-@click.option("--teacher", metavar="NAME", help="Entry to distil from, for a recipe with a [distill] table.")
-@click.option("--name", help="Name of the entry [default: RECIPE[-DATASET]-seedN].")
-@click.option("--to", type=click.Path(path_type=Path), help="Source folder to file it in [default: the cache].")
-@click.option("--run-dir", type=click.Path(path_type=Path), help="State and metrics [default: ZOO_HOME/runs/NAME].")
+@click.option("--teacher", type=TEXT, metavar="NAME", help="Entry to distil from, for a recipe with a [distill] table.")
+@click.option("--name", type=TEXT, help="Name of the entry [default: RECIPE[-DATASET]-seedN].")
+@click.option("--to", type=PATH, help="Source folder to file it in [default: the cache].")
+@click.option("--run-dir", type=PATH, help="State and metrics [default: ZOO_HOME/runs/NAME].")
 @click.option("--device", help="cpu, cuda, cuda:1 [default: cuda if there is one].")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all cores].")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run's folder too.")
 @click.option("--dry-run", is_flag=True, help="Say what the run would take, from a few measured steps, and stop.")
 @click.option("--replace", is_flag=True, help="Replace an entry of the same name.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout: a list of name, folder and val_accuracy.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
     *,
@@ -61,13 +69,15 @@ def command(
     tensorboard: bool,
     dry_run: bool,
     replace: bool,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Train a network on 90 % of the training images and file it, with its predictions, in the zoo.
 
     RECIPE is the name of a recipe of this package, or the path of a TOML file. The other 10 %, the validation split, is
     never trained on. Stopped by Ctrl-C or killed at any moment, the same command goes on where the run was. Under
-    torchrun, all its processes train the one network.
+    torchrun, all its processes train the one network. With --json, val_accuracy is a fraction, on the
+    validation split with flip; the list has one entry unless the recipe keeps snapshots or samples.
 
     \b
       zoo train fastnet --seed 1 --data cifar10/
@@ -85,14 +95,7 @@ def command(
         raise UsageError(f'--teacher {teacher!r}: recipe {chosen.name!r} has no [distill] table with teacher = "given"')
     dataset = dataset or dataset_name(data)
     if dry_run:
-        from training.estimate import stand_in
-        from training.prepare import check_recipe
-        from zoo.cli.dry_run import show_estimate
-
-        where = _device(device, threads)
-        check_recipe(chosen)
-        job = _load_job(chosen, 0, dataset, data, size, ())[0] if data else stand_in(chosen, dataset)
-        show_estimate(job, where)
+        _estimate(chosen, dataset, data, size, device, threads, as_json=as_json)
         return
     if seed is None:
         raise UsageError("--seed is missing: a number, which decides weights, order and augmentation")
@@ -126,11 +129,36 @@ def command(
         job = dataclasses.replace(job, teacher=told)
     with joined(where) as world:
         try:
-            _train(job, test, path, target, where, world, taught, tensorboard=tensorboard, replace=replace, quiet=quiet)
+            entries = _train(
+                job, test, path, target, where, world, taught, tensorboard=tensorboard, replace=replace, quiet=quiet
+            )
+            _report(entries, as_json=as_json, leads=world.leads)
         except MenagerieError as error:
             if world.leads:
                 raise
             sys.exit(error.exit_code)  # what stops one process stops all, and the leading one says why
+
+
+def _estimate(
+    recipe: "Recipe",
+    dataset: str,
+    data: Path | None,
+    size: int | None,
+    device: str | None,
+    threads: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print what a run would take."""
+    if as_json:
+        raise UsageError("--json says what was filed, and --dry-run files nothing: give one of them")
+    from training.estimate import stand_in
+    from training.prepare import check_recipe
+    from zoo.cli.dry_run import show_estimate
+
+    where = _device(device, threads)
+    check_recipe(recipe)
+    show_estimate(_load_job(recipe, 0, dataset, data, size, ())[0] if data else stand_in(recipe, dataset), where)
 
 
 def _train(  # what the command was told
@@ -145,8 +173,8 @@ def _train(  # what the command was told
     tensorboard: bool,
     replace: bool,
     quiet: bool,
-) -> None:
-    """Train and, in the leading process, file."""
+) -> "Iterator[Entry]":
+    """Train and, in the leading process, file, and yield each entry when it is."""
     from contextlib import nullcontext
 
     from training.draw import draw_curves, draw_schedule
@@ -189,7 +217,7 @@ def _train(  # what the command was told
             if run:
                 draw_curves(run, run.rows(), f"{target.name}")
     if run is not None:
-        _publish(job, trained, test, target, device, replace=replace, quiet=quiet)
+        yield from _publish(job, trained, test, target, device, replace=replace, quiet=quiet)
 
 
 def _publish(
@@ -201,7 +229,7 @@ def _publish(
     *,
     replace: bool,
     quiet: bool,
-) -> None:
+) -> "Iterator[Entry]":
     """File the network, and before it what else was kept: what is killed before the last of them can go on."""
     from training.publish import Made, publish
 
@@ -210,9 +238,19 @@ def _publish(
         for suffix, net in nets.items():
             folder, over = target.with_name(target.name + suffix), replace or suffix != ""
             made = Made(net, *_about(job, trained, suffix.removeprefix("-")))
-            entry = publish(job, made, test, folder, device=device, replace=over, progress=bar.advance)
-            accuracy = 100 * (entry.card.accuracy("val") or 0)
-            click.echo(f"{entry.folder}: {accuracy:.2f} % on the validation split with flip")
+            yield publish(job, made, test, folder, device=device, replace=over, progress=bar.advance)
+
+
+def _report(entries: "Iterator[Entry]", *, as_json: bool, leads: bool) -> None:
+    """Say of each entry that it is filed, when it is; with --json, of all of them at the end."""
+    rows = []
+    for entry in entries:
+        accuracy = entry.card.accuracy("val")
+        rows.append({"name": entry.name, "folder": str(entry.folder), "val_accuracy": accuracy})
+        if not as_json:
+            click.echo(f"{entry.folder}: {100 * (accuracy or 0):.2f} % on the validation split with flip")
+    if as_json and leads:
+        click.echo(json.dumps(rows, indent=1))
 
 
 def _about(job: "Job", trained: "Trained", suffix: str) -> "tuple[list[dict[str, float]], str]":

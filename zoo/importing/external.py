@@ -11,7 +11,9 @@ from zoo.data import Split
 from zoo.entry import CONFIG, PREDICTIONS, README, Entry
 from zoo.errors import DataError
 from zoo.files import atomic_write, new_folder, write_sums
+from zoo.home import cache_folder
 from zoo.model_card import model_card
+from zoo.origins import forget_origin
 from zoo.predictions import Predictions, SplitPredictions
 
 __all__ = ["to_stored", "write_external"]
@@ -53,4 +55,6 @@ def write_external(target: Path, card: Card, predictions: Predictions, *, replac
         atomic_write(folder / README, model_card(card).encode())
         atomic_write(folder / PREDICTIONS, predictions.encode())
         write_sums(folder)
+    if target.parent == cache_folder():
+        forget_origin(card.name)
     return Entry(card.name, target, str(target.parent))

@@ -74,6 +74,9 @@ def read_checkpoint(path: Path) -> Content:
             raise DataError(
                 f"{path} is a pickle that torch.save did not write; such are never loaded, they can run code"
             )
+        if start[8:9] != b"{":  # where the header of a safetensors file begins
+            empty = "" if start else ": it is empty"
+            raise CorruptError(f"{path} is neither a checkpoint of torch.save nor a safetensors file{empty}")
         return Content(_read_safetensors(path), ordered=False)
     return Content(_torch_load(path), ordered=True)
 

@@ -4,14 +4,17 @@ Nothing is cached: what another process has written is there at the next request
 limits; `zoo.sources.ranged` does the trying again.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import MenagerieError, NotFoundError, SourceError, UsageError
-from zoo.sources.ranges import Patience, Stream, TransientError, line, shown
+from zoo.sources.patience import Patience, TransientError
+from zoo.sources.ranges import ABSENT, Stream, line, shown
+from zoo.sources.transport import ConflictError
 
 __all__ = ["Bucket"]
 
@@ -20,14 +23,25 @@ _PART = 8 << 20
 
 _PARTS = 10_000
 
+_CHUNK = 1 << 20
+
 _NETWORK = {"ClientConnectionError", "ClientPayloadError", "HTTPClientError", "IncompleteReadError", "TimeoutError"}
 """What botocore, aiohttp and Python call the class of an answer that does not come, or not to its end."""
 
 _UNREACHABLE = {"ConnectionError"}
 """What they call the class of a connection that is not made."""
 
+_BUSY = {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
 
-_BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+_CHANGED = {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED}
+"""What S3 answers to a write over a version that is no longer there, or is just being replaced."""
 
 
 class Bucket:
@@ -70,22 +84,56 @@ class Bucket:
 
     @contextmanager
     def open(self, path: str, start: int, stop: int | None) -> Iterator[Stream]:
-        """Open a range, which arrives in one piece; see `Store`."""
-        with self._in_one_line(path):
-            content = self._files.cat_file(f"{self._root}/{path}", start=start, end=stop)
-        yield Stream(iter([content]))
+        """Open a range, which arrives in one piece, or all of a file; see `Store`."""
+        place = f"{self._root}/{path}"
+        with ExitStack() as stack:
+            with self._in_one_line(path):
+                if stop is not None:
+                    stream = Stream(iter([self._files.cat_file(place, start=start, end=stop)]))
+                elif self._protocol == "s3":
+                    stream = self._s3_stream(path, place, stack)
+                else:
+                    stream = Stream(self._pieces(path, stack.enter_context(self._files.open(place, "rb")).read))
+            yield stream
 
-    def write(self, path: str, content: bytes | Path) -> None:
-        """Write a file; a local one goes up in parts, of which a few are in memory at a time."""
-        target, options = f"{self._root}/{path}", {}
+    def _s3_stream(self, path: str, place: str, stack: ExitStack) -> Stream:
+        """Open all of a file; fsspec's own ways ask for its length first, and do not tell the ETag."""
+        from fsspec.asyn import sync  # noqa: PLC0415
+
+        bucket, key, _ = self._files.split_path(place)
+        answer = self._files.call_s3("get_object", Bucket=bucket, Key=key)
+        stack.callback(self._files.loop.call_soon_threadsafe, answer["Body"].close)
+        read = partial(sync, self._files.loop, answer["Body"].read)
+        return Stream(self._pieces(path, read), total=answer["ContentLength"], version=answer.get("ETag"))
+
+    def _pieces(self, path: str, read: Callable[[int], bytes]) -> Iterator[bytes]:
+        with self._in_one_line(path):
+            while piece := read(_CHUNK):
+                yield piece
+
+    def write(self, path: str, content: bytes | Path, over: str | None = None) -> None:
+        """Write a file; a local one goes up in parts, of which a few are in memory at a time; see `Store`."""
+        target, options = f"{self._root}/{path}", dict[str, Any]()
+        if over == ABSENT:
+            options["mode"] = "create"
+        elif over is not None:
+            options["IfMatch"] = over
         if self._protocol == "s3" and isinstance(content, Path):
-            part = max(_PART, -(-content.stat().st_size // _PARTS))
-            options = {"chunksize": part, "max_concurrency": 4}
-        with self._in_one_line(""):
-            if isinstance(content, bytes):
-                self._files.pipe_file(target, content)
-            else:
-                self._files.put_file(str(content), target, **options)
+            size = content.stat().st_size
+            # s3fs hands IfMatch on with a file that goes up in one piece, but not with the last of many.
+            part = max(_PART, size if "IfMatch" in options else -(-size // _PARTS))
+            options |= {"chunksize": part, "max_concurrency": 4}
+        try:
+            with self._in_one_line(""):
+                if isinstance(content, bytes):
+                    self._files.pipe_file(target, content, **options)
+                else:
+                    self._files.put_file(str(content), target, **options)
+        except MenagerieError as error:
+            changed = isinstance(error.__cause__, FileExistsError) or _status(error.__cause__) in _CHANGED
+            if over is None or not changed or (over == ABSENT and _status(error.__cause__) == HTTPStatus.NOT_FOUND):
+                raise
+            raise ConflictError(f"{self.label}: {path} has changed since it was read, and was not replaced") from error
 
     @contextmanager
     def _in_one_line(self, path: str) -> Iterator[None]:
@@ -112,8 +160,7 @@ class Bucket:
             return SourceError(f"{self.label}: the server refuses ({text}): it may want other credentials{named}")
         if kinds & _UNREACHABLE and not self._reached:
             return SourceError(f"{self.label} cannot be reached: {text}")
-        busy = status is not None and (status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR)
-        if busy or kinds & (_NETWORK | _UNREACHABLE):
+        if status in _BUSY or kinds & (_NETWORK | _UNREACHABLE):
             return TransientError(text)
         return SourceError(f"{self.label}: {text}")
 
@@ -139,9 +186,9 @@ def _s3_options(patience: Patience) -> dict[str, Any]:
     }
 
 
-def _status(error: BaseException) -> int | None:
+def _status(error: BaseException | None) -> int | None:
     """Return the HTTP status that botocore put into an error or its cause, if a server answered at all."""
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    response = getattr(error, "response", None) or getattr(getattr(error, "__cause__", None), "response", None)
     if not isinstance(response, dict):
         return None
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zoo.entry import Entry
-from zoo.errors import CorruptError, NotFoundError, StorageError
-from zoo.files import SUMS, atomic_write, new_folder, storage_errors
+from zoo.errors import CorruptError, MenagerieError, NotFoundError, StorageError
+from zoo.files import SUMS, atomic_write, new_folder, parse_sums, storage_errors
 from zoo.names import check_name, is_name
-from zoo.regular import open_regular
-from zoo.sources.index import INDEX, encode_index, indexed
+from zoo.regular import open_regular, read_regular
+from zoo.sources.index import INDEX, Indexed, encode_index, indexed
 from zoo.sources.transport import ignore
 
-__all__ = ["FolderSource", "FolderTransport", "write_index"]
+__all__ = ["FolderSource", "FolderTransport", "folder_index", "write_index"]
 
 _CHUNK = 1 << 20
 
@@ -25,22 +25,27 @@ class FolderSource:
     Args:
         folder: need not exist; then it has no entries.
         label: what to call it, by default its path.
+        own: nobody else puts folders there, so that one without `SHA256SUMS` is a damaged entry.
     """
 
-    def __init__(self, folder: Path, label: str | None = None) -> None:
+    def __init__(self, folder: Path, label: str | None = None, *, own: bool = False) -> None:
         self.folder = folder
         self.label = label or str(folder)
+        self._own = own
 
     def names(self) -> list[str]:
         """Return the names of the entries, sorted."""
         if not self.folder.is_dir():
             return []
-        return sorted(p.name for p in self.folder.iterdir() if is_name(p.name) and (p / SUMS).is_file())
+        return sorted(p.name for p in self.folder.iterdir() if is_name(p.name) and self._has(p))
 
     def get(self, name: str) -> Entry | None:
         """Return the entry, or None if the folder has no such name."""
         folder = self.folder / check_name(name)
-        return Entry(name, folder, self.label) if (folder / SUMS).is_file() else None
+        return Entry(name, folder, self.label) if self._has(folder) else None
+
+    def _has(self, folder: Path) -> bool:
+        return folder.is_dir() if self._own else (folder / SUMS).is_file()
 
 
 class FolderTransport:
@@ -58,16 +63,7 @@ class FolderTransport:
     def read(self, path: str, limit: int) -> bytes | None:
         """See `Transport.read`."""
         file = self.folder / path
-        try:
-            with file.open("rb") as opened:
-                content = opened.read(limit + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StorageError(f"cannot read {file}: {error.strerror}") from error
-        if len(content) > limit:
-            raise CorruptError(f"{file} is longer than the {limit:,} bytes that such a file may have")
-        return content
+        return read_regular(file, limit) if os.path.lexists(file) else None
 
     def fetch(self, path: str, size: int, part: Path, progress: Callable[[int], None]) -> str:
         """See `Transport.fetch`; a copy that broke off begins again."""
@@ -76,6 +72,7 @@ class FolderTransport:
         if not os.path.lexists(file):
             raise NotFoundError(f"{file} does not exist")
         try:
+            part.unlink(missing_ok=True)  # which the Hub's cache may have under another name
             with open_regular(file) as source, storage_errors(part), part.open("wb") as target:
                 while copied <= size and (chunk := source.read(_CHUNK)):
                     digest.update(chunk)
@@ -100,7 +97,10 @@ class FolderTransport:
                 _write(self.folder, own)
                 continue
             with new_folder(self.folder / name, replace=True) as folder:
-                _write(folder, own)
+                arrived = _write(folder, own)
+                wrong = [file for file, digest in arrived.items() if digest != _wanted(folder).get(file, digest)]
+                if wrong:
+                    raise StorageError(f"{wrong[0]} of {name!r} did not arrive in {self.folder} as it was: try again")
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -117,22 +117,43 @@ class FolderTransport:
             lock.release()
 
 
-def _write(folder: Path, files: Mapping[str, bytes | Path]) -> None:
+def _wanted(folder: Path) -> Mapping[str, str]:
+    """Return the sums that were written to a folder, if any were."""
+    path = folder / SUMS
+    return parse_sums(path.read_bytes(), str(path)) if path.exists() else {}
+
+
+def _write(folder: Path, files: Mapping[str, bytes | Path]) -> dict[str, str]:
+    """Write files, and return the sha256 of those that were copied."""
+    arrived = {}
     for name, content in files.items():
+        if (folder / name).is_symlink():
+            raise StorageError(f"cannot write {folder / name}: it is a symbolic link, and others can write here too")
         if isinstance(content, bytes):
             atomic_write(folder / name, content)
         else:
-            FolderTransport(content.parent).fetch(content.name, content.stat().st_size, folder / name, ignore)
+            size, source = content.stat().st_size, FolderTransport(content.parent)
+            arrived[name] = source.fetch(content.name, size, folder / name, ignore)
+    return arrived
 
 
-def write_index(folder: Path) -> list[str]:
-    """Write the index of a folder of entries, so that it can be served; return their names.
+def folder_index(folder: Path) -> tuple[dict[str, Indexed], dict[str, str]]:
+    """Return the index of a folder of entries, and what is wrong with those that have no place in it, by name."""
+    source, found, wrong = FolderSource(folder), dict[str, Indexed](), dict[str, str]()
+    for name in source.names():
+        try:
+            found[name] = indexed(Entry(name, folder / name, source.label), name)
+        except MenagerieError as error:
+            wrong[name] = str(error)
+    return found, wrong
+
+
+def write_index(folder: Path) -> tuple[dict[str, Indexed], dict[str, str]]:
+    """Write the index of a folder of entries, so that it can be served; return as `folder_index`.
 
     Raises:
-        CorruptError: an entry's sums or card cannot be trusted.
         StorageError: the disk refuses.
     """
-    source = FolderSource(folder)
-    entries = [Entry(name, folder / name, source.label) for name in source.names()]
-    atomic_write(folder / INDEX, encode_index({entry.name: indexed(entry, entry.name) for entry in entries}))
-    return [entry.name for entry in entries]
+    found, wrong = folder_index(folder)
+    _write(folder, {INDEX: encode_index(found)})
+    return found, wrong

@@ -9,7 +9,6 @@ and its cache on disk, which is used and filled. Files are streamed by this modu
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +19,9 @@ from zoo.files import storage_errors
 from zoo.sources.hub_address import parse_address
 from zoo.sources.hub_cache import Blob, HubCache, is_offline
 from zoo.sources.hub_errors import conflict, endpoint, explain, is_passing, network_errors
-from zoo.sources.hub_part import Part, adopt
 from zoo.sources.hub_request import blob_of, first_byte, open_file, token, whole_size
+from zoo.sources.part import Part
+from zoo.sources.patience import Patience, Tries
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -30,8 +30,8 @@ __all__ = ["HubTransport"]
 
 T = TypeVar("T")
 
-_WAITS = (0.5, 1.0, 2.0)
-"""Seconds before each new try, after failures in a row that brought nothing."""
+_PATIENCE = Patience()
+"""How often to ask; how long to wait for an answer is for `HF_HUB_DOWNLOAD_TIMEOUT` to say."""
 
 _ABSENT = ""
 """Stands for the commit of a repository or branch that is not there yet."""
@@ -72,15 +72,15 @@ class HubTransport:
         """
         inside = self.address.inside(path)
         cache = HubCache(self.address.repo, self.address.revision)
-        if is_offline():
+        growing = Part(part, size, progress)
+        if is_offline() and not growing.whole:
             there = cache.find(inside)
             if there is None:
                 raise self._not_cached(inside)
-            return adopt(there, size, part, progress, f"{path!r} in the cache of the Hub's client")
-        growing = Part(part, size, progress)
-        if growing.count == size:
-            return growing.sha256
-        return self._persist(lambda: self._fetch(inside, growing, cache), inside, lambda: growing.count)
+            growing.adopt(there, f"{path!r} in the cache of the Hub's client")
+        elif not growing.whole:
+            self._persist(lambda: self._fetch(inside, growing, cache), inside, lambda: growing.count)
+        return growing.sha256
 
     def publish(self, files: Mapping[str, bytes | Path], message: str) -> None:
         """See `Transport.publish`; one commit. A missing repository or branch is made, as `hf upload` does.
@@ -89,7 +89,7 @@ class HubTransport:
 
         Raises:
             UsageError: the revision is a commit or a tag.
-            SourceError: as above, or as `Transport.publish` says.
+            ConflictError, SourceError: as above, or as `Transport.publish` says.
         """
         from huggingface_hub import CommitOperationAdd, HfApi  # noqa: PLC0415
 
@@ -119,7 +119,7 @@ class HubTransport:
         self._read_at.clear()
 
     def _parent(self, api: "HfApi", read_at: set[str]) -> str:
-        """Return the commit to follow; `SourceError` if it is not the one that was read."""
+        """Return the commit to follow; `ConflictError` if it is not the one that was read."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
 
         repo, branch = self.address.repo, self.address.revision
@@ -184,8 +184,8 @@ class HubTransport:
             raise CorruptError(f"{there} is not what it was when the Hub's client filed it: delete it")
         return content
 
-    def _fetch(self, inside: str, growing: Part, cache: HubCache) -> str:
-        """Bring what is missing of a file, from where it has come to, and return its sha256."""
+    def _fetch(self, inside: str, growing: Part, cache: HubCache) -> None:
+        """Bring what is missing of a file, from where it has come to."""
         with open_file(self.address, inside, growing.count) as response:
             blob, total, begin = blob_of(response), whole_size(response), first_byte(response)
             if total not in {None, growing.size}:
@@ -196,27 +196,23 @@ class HubTransport:
                 )
             there = cache.blob(blob, growing.size)
             if there is not None:
-                return adopt(there, growing.size, growing.path, growing.progress, inside)
+                growing.adopt(there, inside)
+                return
             # In the pieces that the network brings: what waits to fill a larger one is lost when the connection breaks.
-            growing.write(response.iter_bytes(), skip=growing.count - begin)
-        if growing.count < growing.size:
+            growing.append(response.iter_bytes(), skip=growing.count - begin)
+        if not growing.whole:
             raise ConnectionError("the response ended early")
         cache.keep(inside, blob, growing.path, growing.sha256)
-        return growing.sha256
 
     def _persist(self, attempt: Callable[[], T], inside: str, arrived: Callable[[], int] = lambda: 0) -> T:
         """Try until it succeeds, or has failed a few times in a row without a new byte."""
-        failures, before = 0, arrived()
+        tries = Tries(_PATIENCE, arrived())
         while True:
             try:
                 return attempt()
             except network_errors() as error:
-                if arrived() != before:
-                    failures, before = 0, arrived()
-                if failures == len(_WAITS) or not is_passing(error, reached=arrived() > 0):
+                if not (is_passing(error, reached=arrived() > 0) and tries.again(arrived())):
                     raise explain(error, self.address, inside) from error
-            time.sleep(_WAITS[failures])
-            failures += 1
 
     def _too_long(self, inside: str, limit: int) -> CorruptError:
         return CorruptError(f"{self.label}: {inside!r} is longer than the {limit:,} bytes that such a file may have")

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from zoo.errors import CorruptError, MenagerieError, NotFoundError, SourceError, UsageError
 from zoo.sources.hub_address import HubAddress
+from zoo.sources.transport import ConflictError
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -74,9 +75,9 @@ def explain(error: Exception, address: HubAddress, path: str = "") -> MenagerieE
     return SourceError(f"{label}: the connection to {host} broke off ({type(error).__name__}); try again")
 
 
-def conflict(address: HubAddress) -> SourceError:
+def conflict(address: HubAddress) -> ConflictError:
     """Return the error of a push that somebody else's has overtaken."""
-    return SourceError(f"{address.label} has changed since it was read, so nothing was written: push again")
+    return ConflictError(f"{address.label} has changed since it was read, so nothing was written: push again")
 
 
 def _refusal(error: "HfHubHTTPError", address: HubAddress, host: str, path: str) -> MenagerieError:

@@ -1,13 +1,14 @@
 """A request for a file of the Hub, and what its answer says."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from zoo.errors import SourceError, UsageError
+from zoo.errors import UsageError
 from zoo.sources.hub_address import HubAddress
 from zoo.sources.hub_cache import Blob
 from zoo.sources.hub_errors import endpoint
+from zoo.sources.redirects import follow
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -27,7 +28,7 @@ def open_file(address: HubAddress, inside: str, start: int = 0) -> Iterator["Res
     Raises:
         Exception: one of `network_errors`; see `explain`.
         UsageError: the token cannot be one.
-        SourceError: a redirect to a connection that is not encrypted.
+        SourceError: as `follow` says.
     """
     from huggingface_hub import (  # noqa: PLC0415
         __version__,
@@ -43,11 +44,10 @@ def open_file(address: HubAddress, inside: str, start: int = 0) -> Iterator["Res
         headers["authorization"] = f"Bearer {secret}"  # which the session keeps from other hosts
     if start:
         headers["range"] = f"bytes={start}-"
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+    session = get_session()
+    request = session.build_request("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    with closing(follow(session, request, f"{address.label}: {inside!r}")) as response:
         hf_raise_for_status(response)
-        if url.startswith("https:") and response.url.scheme != "https":
-            raise SourceError(f"{address.label}: {inside!r} is redirected from https to {response.url.scheme}: refused")
         yield response
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from zoo.entry import Entry
 from zoo.errors import CorruptError, UsageError
 from zoo.files import SUMS, is_digest, is_plain
+from zoo.header import unique
 from zoo.listing import Listed, listed
 from zoo.names import check_name
 
@@ -70,7 +71,7 @@ def decode_index(content: bytes, where: str) -> dict[str, Indexed]:
         CorruptError: not an index of this format; a name, path, size or digest that is none.
     """
     try:
-        table = json.loads(content)
+        table = json.loads(content, object_pairs_hook=unique)
         found, entries = table["format"], table["entries"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptError(f"the {INDEX} of {where} is not the index of a zoo") from error

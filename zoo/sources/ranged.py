@@ -5,27 +5,24 @@ after the bytes that are there, keep a few ranges in flight so that neither late
 after a cut from the very byte where it happened, and never take more than was asked for.
 """
 
-import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from functools import partial
-from io import SEEK_END, FileIO
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from zoo.errors import CorruptError, NotFoundError, SourceError
-from zoo.files import storage_errors
-from zoo.sources.ranges import Ahead, Patience, Span, Store, TransientError, check_size
+from zoo.sources.part import Part
+from zoo.sources.patience import Patience, TransientError, Tries
+from zoo.sources.ranges import ABSENT, Ahead, Span, Store, check_size
+from zoo.sources.transport import ConflictError
 
 __all__ = ["RangedTransport", "open_ranged"]
 
 _T = TypeVar("_T")
-
-_BLOCK = 1 << 20
-"""Bytes read at once of a file that has to be hashed before its rest is fetched."""
 
 
 class RangedTransport:
@@ -44,56 +41,46 @@ class RangedTransport:
         self._patience = patience or Patience()
         self._span = span
         self._ahead = ahead
+        self._read_as: dict[str, str] = {}  # path -> the version that was read last, where the store tells
 
     def read(self, path: str, limit: int) -> bytes | None:
         """Return the bytes of a small file, or None; see `Transport`."""
         try:
             return self._patiently(lambda: self._read(path, limit), path)
         except NotFoundError:
+            self._note(path, ABSENT)
             return None
 
     def _read(self, path: str, limit: int) -> bytes:
         """Return the bytes of a small file, in one try."""
-        size = self._store.size(path)
         content = bytearray()
-        if size is None or 0 < size <= limit:
-            with self._store.open(path, 0, size) as stream:
-                size = stream.total
-                chunks = iter(()) if size is not None and size > limit else stream.chunks
-                for chunk in chunks:
-                    content += chunk
-                    if len(content) > limit:
-                        break
-        if max(size or 0, len(content)) > limit:
+        with self._store.open(path, 0, None) as stream:
+            total = stream.total or 0
+            for chunk in stream.chunks if total <= limit else ():
+                content += chunk
+                if len(content) > limit:
+                    break
+        if max(total, len(content)) > limit:
             raise CorruptError(f"{self.label}: {path} is longer than the {limit} bytes that it may have")
+        self._note(path, stream.version)
         return bytes(content)
+
+    def _note(self, path: str, version: str | None) -> None:
+        """Remember which version of a file was read last."""
+        self._read_as.pop(path, None)
+        if version is not None:
+            self._read_as[path] = version
 
     def fetch(self, path: str, size: int, part: Path, progress: Callable[[int], None]) -> str:
         """Bring a large file to `part`, going on after the bytes that are there already; see `Transport`."""
-        digest = hashlib.sha256()
-        have = 0
-        with storage_errors(part):
-            file = part.open("a+b", buffering=0)
-        with file:
-            with storage_errors(part):
-                if file.seek(0, SEEK_END) > size:  # the beginning of something else
-                    file.truncate(0)
-                file.seek(0)
-            while block := _read(file, part):
-                digest.update(block)
-                have += len(block)
-                progress(len(block))
-            with closing(self._chunks(path, have, size)) as chunks:
-                for chunk in chunks:
-                    _append(file, chunk, part)
-                    digest.update(chunk)
-                    progress(len(chunk))
-        return digest.hexdigest()
+        growing = Part(part, size, progress)
+        if not growing.whole:
+            with closing(self._chunks(path, growing.count, size)) as chunks:
+                growing.append(chunks)
+        return growing.sha256
 
     def _chunks(self, path: str, start: int, size: int) -> Generator[bytes, None, None]:
         """Yield the bytes of a file from `start` to its end, in order, while a few ranges ahead are on their way."""
-        if start == size:
-            return
         known = self._patiently(lambda: self._store.size(path), path)
         if known is not None:
             check_size(self.label, path, known, size)
@@ -127,36 +114,36 @@ class RangedTransport:
             halt.set()
 
     def publish(self, files: Mapping[str, bytes | Path], message: str) -> None:
-        """Write files in this order; see `Transport`."""
+        """Write files in this order; see `Transport`.
+
+        Who has read another version of one finds out before anything is written, or when that one's turn comes.
+        """
         del message  # these sources keep no history
+        for path in files.keys() & self._read_as.keys():
+            if self._patiently(partial(self._version, path), path) != self._read_as[path]:
+                raise ConflictError(f"{self.label}: {path} has changed since it was read, nothing was written")
         for path, content in files.items():
-            self._patiently(partial(self._store.write, path, content), path)
+            # A write whose answer was lost conflicts with itself when it is repeated: whoever reads again finds it.
+            self._patiently(partial(self._store.write, path, content, self._read_as.get(path)), path)
+            self._read_as.pop(path, None)
+
+    def _version(self, path: str) -> str | None:
+        """Return the version that a file has now."""
+        try:
+            with self._store.open(path, 0, None) as stream:
+                return stream.version
+        except NotFoundError:
+            return ABSENT
 
     def _patiently(self, work: Callable[[], _T], path: str) -> _T:
         """Return what `work` returns, after some tries."""
-        failures = 0
+        tries = Tries(self._patience)
         while True:
             try:
                 return work()
             except TransientError as error:
-                failures += 1
-                if failures == self._patience.tries:
+                if not tries.again():
                     raise SourceError(f"{self.label}: {path}: {error}; try again later") from error
-            self._patience.wait(failures)
-
-
-def _read(file: FileIO, path: Path) -> bytes:
-    """Return the next block of a local file."""
-    with storage_errors(path):
-        return file.read(_BLOCK)
-
-
-def _append(file: FileIO, chunk: bytes, path: Path) -> None:
-    """Write all of a chunk to a local file."""
-    rest = memoryview(chunk)
-    with storage_errors(path):
-        while rest:
-            rest = rest[file.write(rest) :]
 
 
 def open_ranged(url: str, patience: Patience | None = None) -> RangedTransport:

@@ -10,33 +10,13 @@ from pathlib import Path
 from typing import Protocol
 
 from zoo.errors import CorruptError, SourceError
+from zoo.sources.patience import Patience, TransientError, Tries
 
-__all__ = ["Ahead", "Patience", "Span", "Store", "Stream", "TransientError", "check_size", "line", "shown"]
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for a source, and how often to ask.
-
-    Attributes:
-        connect: seconds until a connection is made.
-        idle: seconds without a byte.
-        tries: requests in a row that may bring nothing.
-        pause: seconds before the second try; doubled before each further one.
-    """
-
-    connect: float = 10.0
-    idle: float = 30.0
-    tries: int = 5
-    pause: float = 0.5
-
-    def wait(self, failures: int, halt: threading.Event | None = None) -> None:
-        """Wait after this many failures in a row (from 1), or until `halt` is set."""
-        (halt or threading.Event()).wait(self.pause * 2 ** (failures - 1))
+__all__ = ["ABSENT", "Ahead", "Span", "Store", "Stream", "check_size", "line", "shown"]
 
 
-class TransientError(Exception):
-    """A request failed in a way that the next one need not; the text says how. It never leaves this package."""
+ABSENT = ""
+"""Stands for the version of a file that is not there."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +28,14 @@ class Stream:
         whole: they begin with the file's first byte and not where the range does: the server knows no ranges.
         total: bytes of the whole file, if the answer tells.
         marked: the end of the answer can be told from a cut connection.
+        version: what is another when the content is, such as an ETag, where the store can write over this one only.
     """
 
     chunks: Iterator[bytes]
     whole: bool = False
     total: int | None = None
     marked: bool = True
+    version: str | None = None
 
 
 class Store(Protocol):
@@ -72,10 +54,16 @@ class Store(Protocol):
         """Return the length of a file, or None if that takes a request for its content."""
 
     def open(self, path: str, start: int, stop: int | None) -> AbstractContextManager[Stream]:
-        """Open the bytes from `start` up to, not including, `stop`; all bytes if `stop` is None."""
+        """Open the bytes from `start` up to, not including, `stop`; with one request for all bytes if it is None."""
 
-    def write(self, path: str, content: bytes | Path) -> None:
-        """Write a file; `UsageError` if the protocol can only be read."""
+    def write(self, path: str, content: bytes | Path, over: str | None = None) -> None:
+        """Write a file; `UsageError` if the protocol can only be read.
+
+        Args:
+            path: of the file.
+            content: its bytes, or the local file that has them.
+            over: the version to be replaced, or `ABSENT`; `ConflictError` if there is another. None for any.
+        """
 
 
 class Span:
@@ -108,22 +96,19 @@ class Span:
         self._extends = extends
 
     def __iter__(self) -> Iterator[bytes]:
-        failures = 0
+        tries = Tries(self._patience, self._start, self._halt)
         while self._start < self._stop and not self._halt.is_set():
             try:
                 with self._store.open(self._path, self._start, self._stop) as stream:
                     for chunk in self._missing(stream):
-                        failures = 0
                         self._start += len(chunk)
                         yield chunk
             except TransientError as error:
-                failures += 1
-                if failures == self._patience.tries:
+                if not tries.again(self._start):
                     raise SourceError(
                         f"{self._store.label}: {self._path} broke off after {self._start} of {self._size} bytes "
                         f"({error}); the same command goes on from there"
                     ) from error
-                self._patience.wait(failures, self._halt)
 
     def _missing(self, stream: Stream) -> Iterator[bytes]:
         """Yield what is asked for, and nothing else, of what a store answers."""

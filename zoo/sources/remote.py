@@ -25,12 +25,18 @@ class RemoteSource:
     """Entries behind a transport.
 
     Args:
-        transport: brings files.
+        label: what to call it.
+        transport: opens what brings its files.
     """
 
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-        self.label = transport.label
+    def __init__(self, label: str, transport: Callable[[], Transport]) -> None:
+        self.label = label
+        self._open = transport
+
+    @cached_property
+    def transport(self) -> Transport:
+        """Brings files; opened when it is first needed."""
+        return self._open()
 
     @cached_property
     def index(self) -> dict[str, Indexed]:
@@ -81,6 +87,11 @@ class RemoteEntry:
     def source(self) -> str:
         """Label of the source."""
         return self.transport.label
+
+    @property
+    def place(self) -> str:
+        """The source, for a note of where the entry came from: its label, or the absolute path of a folder."""
+        return str(self.transport.folder.absolute()) if isinstance(self.transport, FolderTransport) else self.source
 
     @property
     def size(self) -> int:

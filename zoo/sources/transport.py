@@ -4,7 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Transport", "ignore"]
+from zoo.errors import SourceError
+
+__all__ = ["ConflictError", "Transport", "ignore"]
+
+
+class ConflictError(SourceError):
+    """Somebody else published meanwhile; what was to be written follows from what was read before that."""
 
 
 class Transport(Protocol):
@@ -37,8 +43,8 @@ class Transport(Protocol):
             path: below the source's root.
             size: bytes that the file has; no more are taken.
             part: local file, need not exist; its folder does. What has arrived stays there if this fails.
-            progress: called with the number of bytes that have come in since its last call; the bytes that were
-                there already count as well.
+            progress: called with the number of bytes that have come in since its last call; what was there before
+                does not count. Bytes that are too many, or cannot be the file's beginning, are as good as not there.
 
         Returns:
             The sha256 (64 hex digits) of what `part` holds now, computed while the bytes arrive.
@@ -53,12 +59,17 @@ class Transport(Protocol):
     def publish(self, files: Mapping[str, bytes | Path], message: str) -> None:
         """Write files, in this order or all at once; existing ones are replaced.
 
+        A file that this object has read before, or has found missing, is replaced as it was then or not at all: with
+        an index last in `files`, of two who read it and publish at the same time, the second gets a `ConflictError`.
+        To try again, read anew, with a new object.
+
         Args:
             files: path below the source's root -> content, or the local file that has it.
             message: what for, in a line; for sources that keep a history.
 
         Raises:
             UsageError: this kind of source can only be read.
+            ConflictError: a file has changed since this object read it; neither it nor one after it was written.
             SourceError: the source cannot be reached, or refuses.
         """
 

@@ -20,11 +20,12 @@ from urllib.parse import quote
 import httpx2
 
 from zoo.errors import CorruptError, NotFoundError, SourceError, UsageError
-from zoo.sources.ranges import Patience, Stream, TransientError, line, shown
+from zoo.sources.patience import Patience, TransientError
+from zoo.sources.ranges import Stream, line, shown
+from zoo.sources.redirects import follow
 
 __all__ = ["Web"]
 
-_REDIRECTS = 10
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _MISSING = {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
 _REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
@@ -78,26 +79,18 @@ class Web:
             finally:
                 response.close()
 
-    def write(self, path: str, content: bytes | Path) -> None:
+    def write(self, path: str, content: bytes | Path, over: str | None = None) -> None:
         """Refuse: a web server's files are written where it has them from."""
-        del path, content
+        del path, content, over
         raise UsageError(f"{self.label} can only be read: push to the folder or bucket behind it")
 
     def _get(self, path: str, headers: dict[str, str]) -> httpx2.Response:
-        """Return an answer whose body is still to come, after redirects, whose bodies (of any size) are not read."""
+        """Return an answer whose body is still to come, after redirects."""
         url = self._root.copy_with(path=f"{self._root.path.rstrip('/')}/{quote(path)}")
-        request, auth = self._client.build_request("GET", url, headers=headers), self._auth
-        for _ in range(_REDIRECTS):
-            response = self._client.send(request, stream=True, auth=auth)
-            self._reached = True
-            if response.next_request is None:
-                return response
-            response.close()
-            # httpx2 keeps the credentials in the header as long as it is the same server, and drops them otherwise.
-            request, auth = response.next_request, None
-            if response.url.scheme == "https" and request.url.scheme != "https":
-                raise SourceError(f"{self.label}: {path} is redirected from https to {request.url.scheme}: refused")
-        raise SourceError(f"{self.label}: {path} is redirected more than {_REDIRECTS} times")
+        request = self._client.build_request("GET", url, headers=headers)
+        response = follow(self._client, request, f"{self.label}: {path}", auth=self._auth)
+        self._reached = True
+        return response
 
     def _stream(self, response: httpx2.Response, path: str, start: int | None) -> Stream:
         """Return the body of an answer; `start` is the first byte that was asked for, or None for all of them."""

@@ -117,9 +117,9 @@ def test_a_lockfile(zoo: "Zoo", cli: "Cli", pictures: list[Path], tmp_path: Path
 def test_without_members_the_shipped_ones_answer_with_flip(
     zoo: "Zoo", cli: "Cli", pictures: list[Path], make_entry: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo import store
+    from zoo import places
 
-    monkeypatch.setattr(store, "_PACKAGE", zoo.source.parent)  # so that none is builtin here
+    monkeypatch.setattr(places, "_PACKAGE", zoo.source.parent)  # so that none is builtin here
     for seed in (1, 2):
         make_entry(zoo.source, f"fastnet-seed{seed}", seed=seed)
     default = read(cli("predict", "--json", *pictures))

@@ -48,7 +48,9 @@ def test_arguments_override_the_variants() -> None:
 
 
 def test_a_miss_suggests() -> None:
-    with pytest.raises(UsageError, match=r"unknown architecture 'fastnett'.*'fastnet'.*; there are cnn6, fastnet, fastnet96, p"):
+    with pytest.raises(
+        UsageError, match=r"unknown architecture 'fastnett'.*'fastnet'.*; there are cnn6, fastnet, fast"
+    ):
         create("fastnett", 10)
 
 
@@ -78,3 +80,9 @@ def test_a_duplicate_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     register({"fastnet2": {"widths": (8, 8, 8)}}, fastnet.FastNet)
     with torch.device("meta"):
         assert isinstance(create("fastnet2", 10), fastnet.FastNet)
+
+
+@pytest.mark.parametrize("arguments", [{"depth": 60_002}, {"widths": (8, 8, 10**9)}, {"dropout": float("nan")}])
+def test_absurd_sizes_are_refused_at_once(arguments: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="beyond 4096"):
+        create("wrn28-10", 10, **arguments)

@@ -20,6 +20,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let progress in a pipe be printed however soon it comes."""
+    monkeypatch.setattr("zoo.cli.progress._APART", 0.0)
+
+
+@pytest.fixture
 def write_recipe(tmp_path: Path) -> Callable[[Recipe], Path]:
     """Return a function that writes a recipe to a file of its name."""
 

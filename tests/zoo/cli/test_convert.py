@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import random_split
-from tests.zoo.conftest import Outcome, listing, write_mosaic
+from tests.zoo.conftest import Outcome, in_part, listing, write_mosaic
 from tta.stored import predict_split
 from zoo import store
 from zoo.data import load_training
@@ -74,6 +75,7 @@ def test_shards_and_back(command: Command, entry: Entry, tmp_path: Path) -> None
     assert converted("cut-fp32").weights == ("model-00001-of-00001.safetensors",), "cut as before, below 48 MB"
 
 
+@pytest.mark.usefixtures("every_line")
 def test_rounded_values_are_predicted_anew(command: Command, entry: Entry, images: Path) -> None:
     flags = ("--dtype", "bf16", "--data", images, "--device", "cpu")
     shown = command("convert", "tiny", "--to-name", "tiny-bf16", *flags)
@@ -123,6 +125,26 @@ def test_dry_run(command: Command, entry: Entry, zoo_home: Path) -> None:
     )
     assert not (zoo_home / "entries").exists()
     assert entry.name == "tiny"
+
+
+def test_json(command: Command, entry: Entry, zoo_home: Path) -> None:
+    words = ("convert", "tiny", "--to-name", "new", "--dtype", "fp32", "--json")
+    would, done = command(*words, "--dry-run"), command(*words, "-q")
+    assert (would.code, would.err, done.code, done.err) == (0, "", 0, "")
+    new = converted("new")
+    about = {
+        "name": "new",
+        "folder": str(zoo_home / "entries" / "new"),
+        "dtype": "fp32",
+        "bytes": (new.folder / "model.safetensors").stat().st_size,
+        "lossless": True,
+        "predictions": "kept",
+    }
+    assert json.loads(would.out) == about | {"state": "would file"}
+    assert json.loads(done.out) == about | {"state": "filed"}
+    assert entry.card.metrics == new.card.metrics
+    anew = command("convert", "tiny", "--to-name", "new", "--dtype", "bf16", "--json", "--dry-run", "--replace")
+    assert [json.loads(anew.out)[key] for key in ("lossless", "predictions")] == [False, "computed"]
 
 
 def test_replacing_one_s_own(command: Command, entry: Entry) -> None:
@@ -182,12 +204,13 @@ def test_names(command: Command, name: str, new: str, code: int, line: str) -> N
     assert line in shown.err
 
 
-def test_what_cannot_be_converted(command: Command, entry: Entry) -> None:
+def test_what_cannot_be_converted(command: Command, entry: Entry, zoo_home: Path) -> None:
     path = entry.folder / "model.safetensors"
     good = path.read_bytes()
-    path.unlink()
+    (in_part(entry, zoo_home).folder / "model.safetensors").unlink()
     shown = command("convert", "tiny", "--to-name", "new", "--dtype", "fp32")
     assert shown == Outcome(1, "", "error: the weights of 'tiny' are not here, only its predictions: `zoo pull tiny`\n")
+    assert command("rm", "tiny").code == 0
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert "is damaged" in command("convert", "tiny", "--to-name", "new", "--dtype", "fp32").err
 

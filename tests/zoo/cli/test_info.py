@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import CLASSES
-from tests.zoo.conftest import WEIGHTS, Outcome, file_entry, flip_bit, sample_card
+from tests.zoo.conftest import WEIGHTS, Outcome, file_entry, flip_bit, in_part, sample_card
 from zoo.card import Card
 from zoo.entry import write_entry
 from zoo.predictions import Predictions, SplitPredictions
@@ -128,7 +128,6 @@ def test_plot(command: Command, shelf: Path, tmp_path: Path) -> None:
 def test_what_is_drawn(command: Command, shelf: Path, tmp_path: Path, drawn: list[tuple[Any, ...]]) -> None:
     write_entry(shelf / "with", sample_card("with"), WEIGHTS, STORED, extra={"metrics.csv": CURVE})
     file_entry(shelf, "without", predictions=STORED)
-    (shelf / "without" / "model.safetensors").unlink()
     for name in ("with", "without"):
         assert command("info", name, "--plot", tmp_path / "x.PNG").code == 0
     (path, title, counts, classes, rows), (*_, none) = drawn
@@ -164,10 +163,10 @@ def test_plots_that_are_refused(command: Command, shelf: Path, tmp_path: Path, d
     assert (missing.code, len(drawn)) == (0, 1)
 
 
-def test_predictions_only_are_said(command: Command, shelf: Path) -> None:
-    file_entry(shelf, "far", predictions=STORED)
-    (shelf / "far" / "model.safetensors").unlink()
-    assert command("info", "far").out.endswith(f"{shelf / 'far'} (0.0 MB, predictions only)\n\n")
+def test_predictions_only_are_said(command: Command, tmp_path: Path, zoo_home: Path) -> None:
+    folder = in_part(file_entry(tmp_path / "team", "far", predictions=STORED), zoo_home).folder
+    (folder / "model.safetensors").unlink()
+    assert command("info", "far").out.endswith(f"{folder} (0.0 MB, predictions only)\n\n")
     assert json.loads(command("info", "far", "--json").out)[0]["state"] == "predictions only"
 
 

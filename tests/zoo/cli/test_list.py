@@ -9,7 +9,7 @@ import click
 import numpy as np
 import pytest
 
-from tests.zoo.conftest import Outcome, file_entry, flip_bit, refresh_sums
+from tests.zoo.conftest import Outcome, file_entry, flip_bit, in_part, refresh_sums
 from zoo import store
 from zoo.errors import SourceError
 from zoo.predictions import Predictions, SplitPredictions
@@ -156,17 +156,17 @@ def test_damaged_entries_are_listed(command: Command, shelf: Path) -> None:
     assert shown.err == "damaged: other-seed1 (`zoo verify NAME` says how)\n"
 
 
-def test_entries_with_predictions_only_are_marked(command: Command, tmp_path: Path) -> None:
+def test_entries_with_predictions_only_are_marked(command: Command, tmp_path: Path, zoo_home: Path) -> None:
     views = {view: np.zeros((3, 10), np.float16) for view in ("none", "flip")}
     stored = Predictions({"test": SplitPredictions(views, np.arange(3), "ab" * 32)})
-    entry = file_entry(tmp_path / "team", "far-seed1", predictions=stored, metrics={"test": {"flip": 0.5}})
-    (entry.folder / "model.safetensors").unlink()
-    shown = command("list", "--from", tmp_path / "team")
+    published = file_entry(tmp_path / "team", "far-seed1", predictions=stored, metrics={"test": {"flip": 0.5}})
+    (in_part(published, zoo_home).folder / "model.safetensors").unlink()
+    shown = command("list", "far-*")
     assert shown.err == ""
     assert cells(shown.out)["far-seed1"][2] == "50.00 %"
-    assert cells(shown.out)["far-seed1"][-2:] == ["no weights", str(tmp_path / "team")]
+    assert cells(shown.out)["far-seed1"][-2:] == ["no weights", "cache"]
     assert cells(shown.out)["name"][-2:] == ["state", "where"]
-    (row,) = json.loads(command("list", "--from", tmp_path / "team", "--json").out)
+    (row,) = json.loads(command("list", "far-*", "--json").out)
     assert (row["state"], row["accuracy"]) == ("predictions only", 0.5)
 
 

@@ -1,5 +1,6 @@
 """`zoo pull`: into the cache, verified, whole or not at all."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from tests.conftest import files_up_to
 from tests.zoo.conftest import Outcome, file_entry, flip_bit, listing
 from training.recipe_file import recipe_names
+from zoo.cli.progress import Progress
 
 pytestmark = pytest.mark.usefixtures("package")
 Command = Callable[..., Outcome]
@@ -160,6 +162,55 @@ def test_dry_run_says_what_pull_would(command: Command) -> None:
     assert command("pull", "a-seed1").code == 0
     again = command("pull", "a-seed1", "--dry-run")
     assert again == Outcome(0, "a-seed1: there already (cache)\n", "")
+
+
+def test_json(command: Command, shelf: Path, cache: Path) -> None:
+    def rows(state: str, *names: str) -> list[dict[str, object]]:
+        """Return what is said of entries, with the sizes of their files."""
+        sizes = {n: sum(len(c) for f, c in listing(shelf / n).items() if f != "SHA256SUMS") for n in names}
+        here = state == "there already"
+        return [
+            {
+                "name": n,
+                "source": "cache" if here else str(shelf),
+                "folder": str(cache / n),
+                "bytes": 0 if here else sizes[n],
+                "state": state,
+            }
+            for n in names
+        ]
+
+    would = command("pull", "a-*", "--json", "--dry-run")
+    assert (would.code, json.loads(would.out), would.err) == (0, rows("would pull", "a-seed1", "a-seed2"), "")
+    assert json.loads(command("pull", "a-seed1", "--json", "-q").out) == rows("pulled", "a-seed1")
+    both = command("pull", "a-*", "--json")
+    assert (both.code, both.err) == (0, "")
+    assert json.loads(both.out) == rows("there already", "a-seed1") + rows("pulled", "a-seed2")
+    flip_bit(shelf / "b-seed1" / "model.safetensors", 9)
+    failed = command("pull", "a-seed1", "b-seed1", "--json")
+    assert (failed.code, json.loads(failed.out)) == (1, rows("there already", "a-seed1")), "what was brought is said"
+    assert failed.err.startswith("error: model.safetensors of 'b-seed1'")
+    assert command("pull", "missing", "--json").out == ""
+
+
+def test_what_arrived_before_counts_as_done(
+    command: Command, shelf: Path, zoo_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, float, bool]] = []
+
+    class Bar(Progress):
+        def __init__(self, total: float, label: str, unit: str, *, quiet: bool = False, done: float = 0) -> None:
+            seen.append((round(1e6 * total), round(1e6 * done), quiet))
+            super().__init__(total, label, unit, quiet=quiet, done=done)
+
+    monkeypatch.setattr("zoo.cli.pull.Progress", Bar)
+    monkeypatch.setattr("zoo.cli.pull._SOON", 0)
+    entry = file_entry(shelf, "big", training={"log": "x" * 20_000})
+    parts = zoo_home / "incoming" / "big"
+    parts.mkdir(parents=True)
+    (parts / f"{entry.sums['config.json'][:16]}.config.json").write_bytes(b"x" * 5000)
+    assert command("pull", "big", "-q").code == 0
+    assert seen == [(entry.size, 5000, True)]
 
 
 @pytest.mark.usefixtures("shelf")

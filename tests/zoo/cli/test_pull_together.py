@@ -90,3 +90,28 @@ def test_killed_at_any_moment(published: Path, tmp_path: Path) -> None:
         finish(start(server, tmp_path / "home"))
     assert cached(tmp_path / "home")
     assert listing(tmp_path / "home" / "incoming") == {}, "what was left behind is used, or gone"
+
+
+def test_killed_while_it_replaces_an_entry(published: Path, tmp_path: Path) -> None:
+    """What was there before is there, or the new one; nothing is lost at any moment."""
+    rng, kills = random.Random(5), 0
+    mine = file_entry(tmp_path / "home" / "entries", "a-seed1", predictions=sample_predictions(), recipe="mine")
+    before, after = listing(mine.folder), listing(published / "a-seed1")
+    with serve(Behaviour({f"/{path}": content for path, content in listing(published).items()})) as server:
+        began = time.monotonic()
+        finish(start(server, tmp_path / "measured"))
+        whole = time.monotonic() - began
+        while kills < 6:
+            pull = start(server, tmp_path / "home", "--replace")
+            time.sleep(rng.uniform(0.5, 1.05) * whole)
+            kills += pull.poll() is None
+            pull.kill()
+            pull.communicate()
+            list_all = [sys.executable, "-c", PROGRAM, "list", "a-*", "--json"]
+            environment = {**os.environ, "ZOO_HOME": str(tmp_path / "home")}
+            subprocess.run(list_all, check=True, env=environment, stdout=subprocess.DEVNULL)
+            entry = cached(tmp_path / "home")
+            assert entry, "looking puts back what was moved away"
+            assert listing(entry.folder) in (before, after)
+        finish(start(server, tmp_path / "home", "--replace"))
+    assert listing(tmp_path / "home" / "entries" / "a-seed1") == after

@@ -1,5 +1,6 @@
 """`zoo push` and `zoo index`."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,5 +67,38 @@ def test_index(command: Command, cache: Path, tmp_path: Path) -> None:
     assert command("index", tmp_path / "none") == Outcome(1, "", f"error: {tmp_path / 'none'} is not a folder\n")
     (cache / "a-seed1" / "model.safetensors").unlink()
     damaged = command("index", cache)
-    assert (damaged.code, damaged.out) == (1, "")
+    assert (damaged.code, damaged.out) == (1, f"{cache / 'index.json'}: 1 entries\n")
+    assert damaged.err.startswith("error: a-seed1 is left out: ")
     assert "model.safetensors cannot be read" in damaged.err
+
+
+def test_index_json(command: Command, cache: Path) -> None:
+    shown = command("index", cache, "--json")
+    about = {"index": str(cache / "index.json"), "entries": ["a-seed1", "a-seed2"], "left_out": {}}
+    assert (shown.code, json.loads(shown.out), shown.err) == (0, about, "")
+    (cache / "a-seed1" / "model.safetensors").unlink()
+    shown = command("index", cache, "--json")
+    (problem,) = shown.err.splitlines()
+    found = json.loads(shown.out)
+    assert (shown.code, found["entries"]) == (1, ["a-seed2"])
+    assert problem == f"error: a-seed1 is left out: {found['left_out']['a-seed1']}"
+
+
+def test_json(command: Command, cache: Path, tmp_path: Path) -> None:
+    team = tmp_path / "team"
+
+    def rows(state: str, *names: str) -> list[dict[str, object]]:
+        """Return what is said of entries, with the sizes that their files have."""
+        sizes = {n: sum(map(len, listing(cache / n).values())) for n in names}
+        sums = {n: (cache / n / "SHA256SUMS").stat().st_size for n in names}
+        bytes_ = {n: 0 if state == "there already" else sizes[n] - sums[n] for n in names}
+        return [{"name": n, "where": f"{team}/{n}", "bytes": bytes_[n], "state": state} for n in names]
+
+    words = ("--to", team, "--json", "-q")
+    would = command("push", "a-*", *words, "--dry-run")
+    assert (would.code, json.loads(would.out), would.err) == (0, rows("would push", "a-seed1", "a-seed2"), "")
+    assert json.loads(command("push", "a-seed2", *words).out) == rows("pushed", "a-seed2")
+    assert json.loads(command("push", "a-*", *words).out) == [
+        *rows("pushed", "a-seed1"),
+        *rows("there already", "a-seed2"),
+    ]

@@ -1,11 +1,14 @@
 """`zoo rm`: all of the named cache entries or none, and never anything else."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.zoo.conftest import Outcome, file_entry, listing
+from zoo import store
+from zoo.errors import StorageError
 
 Command = Callable[..., Outcome]
 
@@ -68,6 +71,28 @@ def test_a_link_out_of_the_cache(command: Command, cache: Path, tmp_path: Path) 
     (cache / "linked").symlink_to(outside)
     before = listing(outside)
     shown = command("rm", "linked")
-    assert (shown.code, shown.out) == (1, "")
-    assert shown.err.startswith(f"error: cannot write {cache / 'linked'}: ")
-    assert listing(outside) == before
+    assert shown == Outcome(0, f"deleted {cache / 'linked'}\n", "")
+    assert not (cache / "linked").is_symlink()
+    assert listing(outside) == before, "the link is gone, and no more"
+
+
+def test_json(command: Command, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(state: str, *names: str) -> list[dict[str, str]]:
+        return [{"name": name, "folder": str(cache / name), "state": state} for name in names]
+
+    would = command("rm", "mine-*", "--json", "--dry-run")
+    assert (would.code, would.err) == (0, "")
+    assert json.loads(would.out) == rows("would delete", "mine-seed1", "mine-seed2")
+    assert json.loads(command("rm", "mine-seed1", "--json", "-q").out) == rows("deleted", "mine-seed1")
+    assert command("rm", "nothing", "--json").out == ""
+    remove = store.remove
+
+    def refuse(name: str) -> Path:
+        if name == "other":
+            raise StorageError("the disk said no")
+        return remove(name)
+
+    monkeypatch.setattr(store, "remove", refuse)
+    broken = command("rm", "mine-seed2", "other", "--json")
+    assert (broken.code, broken.err) == (1, "error: the disk said no\n")
+    assert json.loads(broken.out) == rows("deleted", "mine-seed2"), "what is gone is said"

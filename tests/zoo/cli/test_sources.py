@@ -12,7 +12,8 @@ import pytest
 
 import zoo
 from tests.conftest import random_split
-from tests.hub_server import HubServer, use_hub
+from tests.hub_client import use_hub
+from tests.hub_server import HubServer
 from tests.zoo.conftest import Outcome, file_entry, flip_bit, listing, sample_predictions
 from tests.zoo.sources.servers import Behaviour, serve
 from zoo.entry import Entry

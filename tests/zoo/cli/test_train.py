@@ -1,5 +1,6 @@
 """`zoo train` from its arguments to an entry that loads, on a mosaic folder of a few dozen images."""
 
+import json
 import re
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def expected_weights(data: Path, folder: Path, seed: int, dataset: str = "cifar1
     return {name: value.half().numpy().tobytes() for name, value in state.items()}
 
 
+@pytest.mark.usefixtures("every_line")
 def test_an_entry_is_trained_filed_and_loads(command: Command, data: Path, zoo_home: Path, tmp_path: Path) -> None:
     done = command("train", "toy", "--seed", 3, "--data", data)
     assert done.code == 0
@@ -89,6 +91,17 @@ def test_name_to_run_dir_and_quiet(
     assert not zoo_home.exists()
     monkeypatch.setenv("ZOO_SOURCE", str(shelf))
     assert zoo.load("mine")[1].seed == 3
+
+
+def test_json(command: Command, data: Path, zoo_home: Path) -> None:
+    done = command("train", "toy", "--seed", 3, "--data", data, "--json")
+    assert done.code == 0
+    card = store.find("toy-seed3").card
+    folder = str(zoo_home / "entries" / "toy-seed3")
+    assert json.loads(done.out) == [
+        {"name": "toy-seed3", "folder": folder, "val_accuracy": card.metrics["val"]["flip"]}
+    ]
+    assert "epoch 2  " in done.err
 
 
 def test_cifar100_is_part_of_the_name(command: Command, tmp_path: Path) -> None:
@@ -179,6 +192,7 @@ def test_a_builtin_name_may_be_filed_elsewhere(command: Command, data: Path, pac
         (("toy",), "--seed is missing: a number, which decides weights, order and augmentation"),
         (("toy", "--seed", "-1"), "-1 is not in the range 0<=x<="),
         (("toy", "--seed", "x"), "'x' is not a valid integer"),
+        (("toy", "--dry-run", "--json"), "--json says what was filed, and --dry-run files nothing"),
         (("toy", "--seed", "1", "--threads", "0"), "0 is not in the range x>=1"),
         (("toy", "--seed", "1", "--name", "../mine"), "not a valid entry name: '../mine'"),
         (("toy", "--seed", "1", "--name", "Mine"), "not a valid entry name: 'Mine'"),

@@ -92,6 +92,7 @@ def several(kind: str) -> Recipe:
 
 
 @pytest.mark.parametrize("kind", SEVERAL)
+@pytest.mark.usefixtures("every_line")
 def test_snapshots_and_samples_are_entries_of_their_own(
     kind: str, command: Command, data: Path, write_recipe: Write
 ) -> None:

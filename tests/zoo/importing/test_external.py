@@ -10,7 +10,6 @@ from tests.conftest import files_up_to, random_split
 from tests.zoo.conftest import listing, sample_card
 from zoo.card import EXTERNAL
 from zoo.errors import DataError, StorageError
-from zoo.files import read_sums
 from zoo.importing.external import to_stored, write_external
 from zoo.predictions import Predictions
 
@@ -37,7 +36,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     card = sample_card("theirs", architecture=EXTERNAL)
     entry = write_external(tmp_path / "theirs", card, Predictions({"test": to_stored({"none": LOGITS}, SPLIT)}))
     assert sorted(listing(tmp_path / "theirs")) == ["README.md", "SHA256SUMS", "config.json", "predictions.safetensors"]
-    assert set(read_sums(entry.folder)) == {"README.md", "config.json", "predictions.safetensors"}
+    assert set(entry.sums) == {"README.md", "config.json", "predictions.safetensors"}
     assert json.loads((entry.folder / "config.json").read_text())["architecture"] == "external"
     assert entry.card == card
     assert list(entry.predictions().splits["test"].views) == ["none"]

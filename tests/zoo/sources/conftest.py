@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir
 
-from tests.hub_server import HubServer, use_hub
+from tests.hub_client import use_hub
+from tests.hub_server import HubServer
 from zoo.sources import hub as module
 from zoo.sources.hub import HubTransport
+from zoo.sources.patience import Patience
 from zoo.sources.transport import ignore
 
 REPO = "team/zoo"
@@ -28,7 +30,7 @@ FILES = {
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(module, "_WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(module, "_PATIENCE", Patience(tries=4, pause=0.0))
     with HubServer() as server:
         use_hub(server, monkeypatch, str(tmp_path / "hf"))
         server.create_repo(REPO, FILES)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.sources.ranges import Patience
+from zoo.sources.patience import Patience
 
 QUICK = Patience(connect=5.0, idle=5.0, tries=3, pause=0.01)
 """For tests in which nobody is silent."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import files_up_to
-from tests.zoo.conftest import file_entry, listing
+from tests.zoo.conftest import file_entry, flip_bit, listing
 from zoo.errors import CorruptError, NotFoundError, StorageError
 from zoo.sources.folder import FolderSource, FolderTransport, write_index
 from zoo.sources.index import decode_index, indexed
@@ -31,10 +31,13 @@ def test_read(tmp_path: Path) -> None:
     transport = FolderTransport(tmp_path)
     assert transport.read("sub/file", 5) == b"12345"
     assert transport.read("sub/none", 5) is None
-    with pytest.raises(CorruptError, match="is longer than the 4 bytes"):
+    with pytest.raises(CorruptError, match="has 5 bytes, where at most 4 are sensible"):
         transport.read("sub/file", 4)
-    with pytest.raises(StorageError, match=r"cannot read .*sub: Is a directory"):
+    with pytest.raises(CorruptError, match="sub"):
         transport.read("sub", 5)
+    (tmp_path / "link").symlink_to(tmp_path / "sub" / "file")
+    with pytest.raises(CorruptError, match="is a symbolic link"):
+        transport.read("link", 5)
 
 
 def test_fetch(tmp_path: Path) -> None:
@@ -97,6 +100,46 @@ def test_one_publisher_at_a_time(tmp_path: Path) -> None:
 
 def test_write_index(tmp_path: Path) -> None:
     entries = [file_entry(tmp_path, name) for name in ("b", "a")]
-    assert write_index(tmp_path) == ["a", "b"]
+    assert write_index(tmp_path) == ({e.name: indexed(e, e.name) for e in entries}, {})
     found = decode_index((tmp_path / "index.json").read_bytes(), "here")
     assert found == {e.name: indexed(e, e.name) for e in entries}
+
+
+def test_an_index_leaves_out_what_is_damaged(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        file_entry(tmp_path, name)
+    (tmp_path / "a" / "model.safetensors").unlink()
+    flip_bit(tmp_path / "b" / "config.json", 9)
+    found, wrong = write_index(tmp_path)
+    assert list(found) == ["c"]
+    assert "model.safetensors cannot be read" in wrong["a"]
+    assert "config.json is damaged" in wrong["b"]
+    assert list(decode_index((tmp_path / "index.json").read_bytes(), "here")) == ["c"]
+
+
+def test_nothing_is_written_through_links_of_others(tmp_path: Path) -> None:
+    (tmp_path / "zoo").mkdir()
+    victim = tmp_path / "victim"
+    for begun in (True, False):
+        if begun:
+            victim.write_text("mine")
+        else:
+            victim.unlink()
+            (tmp_path / "zoo" / "index.json").unlink()
+        (tmp_path / "zoo" / "index.json").symlink_to(victim)
+        with pytest.raises(StorageError, match=r"index\.json: it is a symbolic link"):
+            write_index(tmp_path / "zoo")
+        assert victim.exists() is begun
+    assert not victim.exists()
+
+
+def test_a_cache_has_no_folders_but_entries(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    assert FolderSource(tmp_path).names() == []
+    own = FolderSource(tmp_path, own=True)
+    assert own.names() == ["a"]
+    entry = own.get("a")
+    assert entry
+    with pytest.raises(CorruptError, match="SHA256SUMS cannot be read"):
+        entry.verify()
+    assert own.get("b") is None

@@ -14,8 +14,8 @@ import pytest
 
 from tests.zoo.sources.servers import HASTY, QUICK, Behaviour, certificate, running, serve, server_context
 from zoo.errors import CorruptError, NotFoundError, SourceError, UsageError
+from zoo.sources.patience import Patience
 from zoo.sources.ranged import RangedTransport, open_ranged
-from zoo.sources.ranges import Patience
 from zoo.sources.transport import ignore
 from zoo.sources.web import Web
 
@@ -52,6 +52,7 @@ def test_read() -> None:
             assert source.read("missing.json", 2) is None
             with pytest.raises(CorruptError, match=f"{url}: index.json is longer than the 1 bytes"):
                 source.read("index.json", 1)
+        assert [path for path, _ in server.asked] == ["/zoo/index.json", "/zoo/missing.json", "/zoo/index.json"] * 2
 
 
 def test_nothing_stale_is_read() -> None:

@@ -148,7 +148,7 @@ def test_a_server_without_ranges_is_understood(hub: HubServer, tmp_path: Path, m
     seen: list[int] = []
     assert HubTransport(SOURCE).fetch("a/model.safetensors", len(WEIGHTS), part, seen.append) == sha256(WEIGHTS)
     assert part.read_bytes() == WEIGHTS
-    assert sum(seen) == len(WEIGHTS)
+    assert sum(seen) == len(WEIGHTS) - 1_500_000, "what came again, or was there, does not count"
 
 
 def test_a_wrong_rest_shows_in_the_digest(hub: HubServer, tmp_path: Path) -> None:

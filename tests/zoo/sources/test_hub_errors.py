@@ -12,6 +12,7 @@ from tests.zoo.sources.conftest import FILES, SECRET, SOURCE, WEIGHTS, fetch, sh
 from zoo.errors import NotFoundError, SourceError, UsageError
 from zoo.sources import hub as module
 from zoo.sources.hub import HubTransport
+from zoo.sources.patience import Patience
 
 
 def test_a_private_repository_needs_a_token(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,22 +109,45 @@ def test_a_hub_that_does_not_answer(hub: HubServer, monkeypatch: pytest.MonkeyPa
 def test_no_hub_at_all(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     port = urlsplit(hub.url).port
     hub.__exit__(None, None, None)
-    monkeypatch.setattr(module, "_WAITS", (99.0,))  # it is not waited for
+    monkeypatch.setattr(module, "_PATIENCE", Patience(pause=99.0))  # it is not waited for
     with pytest.raises(SourceError, match=rf"{SOURCE}: 127.0.0.1:{port} cannot be reached: .*refused"):
         HubTransport(SOURCE).read("index.json", 1000)
 
 
-def test_a_redirect_to_an_open_connection_is_refused(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", ["http://elsewhere.invalid/1", "https://elsewhere.invalid/1"])
+def test_a_redirect_to_an_open_connection_is_refused(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Wherever in a chain it is, also if the last hop is encrypted again: the open one could name any last one."""
+    chain = {"/1": "http://elsewhere.invalid/2", "/2": "https://elsewhere.invalid/3", "/3": None}
+    asked: list[str] = []
+
     def answer(request: httpx2.Request) -> httpx2.Response:
-        assert "authorization" not in request.headers or request.url.scheme == "https"
-        open_one = request.url.copy_with(scheme="http", host="elsewhere")
-        return httpx2.Response(302 if request.url.scheme == "https" else 200, headers={"Location": str(open_one)})
+        asked.append(str(request.url))
+        assert ("authorization" in request.headers) is (request.url.host == "hub.invalid")
+        where = chain.get(request.url.path, first)
+        return httpx2.Response(302 if where else 200, headers={"Location": where} if where else {}, content=b"evil")
 
     client = httpx2.Client(transport=httpx2.MockTransport(answer))
     monkeypatch.setattr("huggingface_hub.get_session", lambda: client)
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")
     monkeypatch.setenv("HF_TOKEN", SECRET)
     with pytest.raises(SourceError, match=r"'index\.json' is redirected from https to http: refused"):
+        HubTransport(SOURCE).read("index.json", 1000)
+    assert not [url for url in asked if url.startswith("http:")], "nor asked where it leads"
+    chain["/1"] = "https://elsewhere.invalid/2"
+    first = "https://elsewhere.invalid/1"
+    assert HubTransport(SOURCE).read("index.json", 1000) == b"evil"
+    assert asked[-3:] == [f"https://elsewhere.invalid/{hop}" for hop in (1, 2, 3)]
+    assert not hub.requests
+
+
+def test_redirects_without_end(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = httpx2.Client(
+        transport=httpx2.MockTransport(lambda r: httpx2.Response(302, headers={"Location": str(r.url)}))
+    )
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: client)
+    with pytest.raises(SourceError, match=r"'index\.json' is redirected more than 10 times"):
         HubTransport(SOURCE).read("index.json", 1000)
     assert not hub.requests
 

@@ -10,6 +10,7 @@ from tests.hub_server import HubServer
 from tests.zoo.sources.conftest import FILES, OTHER, REPO, SOURCE, fetch, sha256
 from zoo.errors import NotFoundError, SourceError, UsageError
 from zoo.sources.hub import HubTransport
+from zoo.sources.transport import ConflictError
 
 # The client's own: its HTTP library has another name by now for what uploads pass.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -71,7 +72,7 @@ def test_two_pushers_do_not_lose_each_others_index(writer: HubServer) -> None:
     for transport in (one, two):
         assert transport.read("index.json", 1000) == FILES["index.json"]
     one.publish({"index.json": b"one's"}, "One")
-    with pytest.raises(SourceError, match="has changed since it was read, so nothing was written: push again"):
+    with pytest.raises(ConflictError, match="has changed since it was read, so nothing was written: push again"):
         two.publish({"index.json": b"two's", "b/model.safetensors": OTHER}, "Two")
     assert writer.files(REPO)["index.json"] == b"one's"
     assert writer.count("PUT") == 0, "it was noticed before anything was uploaded"
@@ -92,7 +93,7 @@ def test_a_commit_during_the_upload_is_noticed(writer: HubServer, monkeypatch: p
         return parent
 
     monkeypatch.setattr(transport, "_parent", overtaken)
-    with pytest.raises(SourceError, match="push again"):
+    with pytest.raises(ConflictError, match="push again"):
         transport.publish({"index.json": b"slower"}, "Late")
     assert writer.files(REPO)["index.json"] == b"faster"
 
@@ -102,14 +103,14 @@ def test_a_first_index_of_somebody_else_is_noticed(writer: HubServer) -> None:
     one, two = HubTransport("hf://team/bare"), HubTransport("hf://team/bare")
     assert one.read("index.json", 1000) is two.read("index.json", 1000) is None
     one.publish({"index.json": b"one's"}, "One")
-    with pytest.raises(SourceError, match="push again"):
+    with pytest.raises(ConflictError, match="push again"):
         two.publish({"index.json": b"two's"}, "Two")
 
     new = HubTransport("hf://team/new")
     with pytest.raises(NotFoundError):
         new.read("index.json", 1000)
     writer.create_repo("team/new", {"index.json": b"theirs"})
-    with pytest.raises(SourceError, match="push again"):
+    with pytest.raises(ConflictError, match="push again"):
         new.publish({"index.json": b"mine"}, "Mine")
     assert writer.files("team/new") == {"index.json": b"theirs"}
 

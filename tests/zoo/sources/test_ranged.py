@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import files_up_to
 from zoo.errors import CorruptError, NotFoundError, SourceError, StorageError, UsageError
+from zoo.sources.patience import Patience, TransientError, Tries
 from zoo.sources.ranged import RangedTransport, open_ranged
-from zoo.sources.ranges import Patience, Stream, TransientError, line, shown
-from zoo.sources.transport import Transport, ignore
+from zoo.sources.ranges import Stream, line, shown
+from zoo.sources.transport import ConflictError, Transport, ignore
 
 HASTE = Patience(tries=3, pause=0.0)
 
@@ -72,8 +73,8 @@ class Fake:
         if end < stop:
             raise TransientError("cut")
 
-    def write(self, path: str, content: bytes | Path) -> None:
-        raise UsageError(f"{path}: {len(str(content))}")
+    def write(self, path: str, content: bytes | Path, over: str | None = None) -> None:
+        raise UsageError(f"{path}, {over}: {len(str(content))}")
 
 
 def sha256(content: bytes) -> str:
@@ -108,7 +109,7 @@ def test_any_beginning_pieces_and_cuts_give_the_same_bytes(
     heard: list[int] = []
     digest = RangedTransport(store, patience, span=span, ahead=ahead).fetch("f", len(content), part, heard.append)
     assert (part.read_bytes(), digest) == (content, sha256(content))
-    assert sum(heard) == len(content)
+    assert sum(heard) == len(content) - have
     if kind != "whole":  # every byte once, and only what was missing
         assert sorted(b for start, stop in store.given for b in range(start, stop)) == list(range(have, len(content)))
 
@@ -224,9 +225,32 @@ def test_pauses_double() -> None:
             waited.append(timeout or 0)
             return False
 
-    for failures in (1, 2, 3):
-        Patience(pause=0.5).wait(failures, Clock())
+    tries = Tries(Patience(tries=4, pause=0.5), 100, Clock())
+    assert [tries.again(100) for _ in range(4)] == [True, True, True, False]
     assert waited == [0.5, 1.0, 2.0]
+    assert tries.again(101), "after a byte the next one may fail as often"
+    assert waited == [0.5, 1.0, 2.0, 0.5]
+
+
+@pytest.mark.parametrize("have", [3, 12])
+def test_a_part_that_is_linked_elsewhere_is_replaced_and_not_written_to(tmp_path: Path, have: int) -> None:
+    cached, part = tmp_path / "cached", tmp_path / "part"
+    cached.write_bytes(b"0123456789ab"[:have])
+    part.hardlink_to(cached)
+    assert RangedTransport(Fake(b"0123456789")).fetch("f", 10, part, ignore) == sha256(b"0123456789")
+    assert part.read_bytes() == b"0123456789"
+    assert cached.read_bytes() == b"0123456789ab"[:have]
+
+
+def test_a_first_file_of_somebody_else_is_not_replaced() -> None:
+    one, two = open_ranged("memory://race/zoo"), open_ranged("memory://race/zoo")
+    assert one.read("index.json", 9) is two.read("index.json", 9) is None
+    one.publish({"index.json": b"one's"}, "")
+    with pytest.raises(ConflictError, match=r"^memory://race/zoo: index\.json has changed since .* nothing was"):
+        two.publish({"a/config.json": b"{}", "index.json": b"two's"}, "")
+    with pytest.raises(ConflictError, match=r"index\.json has changed since it was read, and was not replaced"):
+        two._store.write("index.json", b"two's", "")
+    assert (one.read("index.json", 9), one.read("a/config.json", 9)) == (b"one's", None)
 
 
 def test_any_fsspec_protocol_will_do(tmp_path: Path) -> None:

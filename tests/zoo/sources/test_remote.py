@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.zoo.conftest import file_entry, flip_bit, refresh_sums
-from tests.zoo.far import Counting
+from tests.zoo.far import Counting, far
 from zoo.errors import CorruptError, NotFoundError, SourceError, UsageError
 from zoo.sources.folder import write_index
-from zoo.sources.remote import RemoteSource
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def zoo(tmp_path: Path) -> Path:
 
 def test_a_list_is_one_request(zoo: Path) -> None:
     transport = Counting(zoo)
-    source = RemoteSource(transport)
+    source = far(transport)
     assert source.names() == ["a-seed1", "b-seed1"]
     entries = [source.get(name) for name in source.names()]
     rows = [entry.row() for entry in entries if entry]
@@ -38,7 +37,7 @@ def test_a_list_is_one_request(zoo: Path) -> None:
 
 def test_a_card_is_two_more(zoo: Path) -> None:
     transport = Counting(zoo)
-    entry = RemoteSource(transport).get("a-seed1")
+    entry = far(transport).get("a-seed1")
     assert entry
     assert entry.card.name == entry.card.name == "a-seed1"
     assert transport.asked == ["index.json", "a-seed1/SHA256SUMS", "a-seed1/config.json"]
@@ -46,18 +45,18 @@ def test_a_card_is_two_more(zoo: Path) -> None:
 
 def test_names_are_checked(zoo: Path) -> None:
     with pytest.raises(UsageError, match="not a valid entry name"):
-        RemoteSource(Counting(zoo)).get("../a-seed1")
+        far(Counting(zoo)).get("../a-seed1")
 
 
 def test_a_source_without_an_index(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"^far://away has no index\.json: is it a zoo\?"):
-        RemoteSource(Counting(tmp_path)).names()
+        far(Counting(tmp_path)).names()
 
 
 def test_other_sums_than_the_index_names(zoo: Path) -> None:
     (zoo / "a-seed1" / "note").write_text("new")
     refresh_sums(zoo / "a-seed1")
-    entry = RemoteSource(Counting(zoo)).get("a-seed1")
+    entry = far(Counting(zoo)).get("a-seed1")
     assert entry
     with pytest.raises(CorruptError, match=r"SHA256SUMS of far://away is not the one that its index\.json names"):
         _ = entry.sums
@@ -67,7 +66,7 @@ def test_other_files_than_the_sums(zoo: Path) -> None:
     table = json.loads((zoo / "index.json").read_text())
     table["entries"]["a-seed1"]["files"]["more"] = 3
     (zoo / "index.json").write_text(json.dumps(table))
-    entry = RemoteSource(Counting(zoo)).get("a-seed1")
+    entry = far(Counting(zoo)).get("a-seed1")
     assert entry
     with pytest.raises(CorruptError, match=r"the index\.json of far://away has other files of 'a-seed1'"):
         _ = entry.sums
@@ -75,7 +74,7 @@ def test_other_files_than_the_sums(zoo: Path) -> None:
 
 def test_a_damaged_card(zoo: Path) -> None:
     flip_bit(zoo / "a-seed1" / "config.json", 30)
-    entry = RemoteSource(Counting(zoo)).get("a-seed1")
+    entry = far(Counting(zoo)).get("a-seed1")
     assert entry
     with pytest.raises(CorruptError, match=r"a-seed1/config\.json of far://away is damaged"):
         _ = entry.card
@@ -88,7 +87,7 @@ def test_somebody_elses_card(zoo: Path) -> None:
     write = table["entries"]["a-seed1"]
     write["sums"] = hashlib.sha256((zoo / "a-seed1" / "SHA256SUMS").read_bytes()).hexdigest()
     (zoo / "index.json").write_text(json.dumps(table))
-    entry = RemoteSource(Counting(zoo)).get("a-seed1")
+    entry = far(Counting(zoo)).get("a-seed1")
     assert entry
     with pytest.raises(CorruptError, match="is the card of 'b-seed1', not of 'a-seed1'"):
         _ = entry.card
@@ -97,7 +96,7 @@ def test_somebody_elses_card(zoo: Path) -> None:
 @pytest.mark.parametrize("file", ["SHA256SUMS", "config.json"])
 def test_what_is_listed_but_gone(zoo: Path, file: str) -> None:
     (zoo / "a-seed1" / file).unlink()
-    entry = RemoteSource(Counting(zoo)).get("a-seed1")
+    entry = far(Counting(zoo)).get("a-seed1")
     assert entry
     with pytest.raises(SourceError, match=f"far://away lists 'a-seed1' but has no a-seed1/{file}"):
         _ = entry.card

@@ -1,0 +1,202 @@
+"""`ensemble compare`: is one ensemble better than another, on the same images?"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ensemble.cli.options import read_committee
+from ensemble.evaluate import SplitSource, split_source, stored_ballots, stored_split
+from tta import view_set
+from zoo.cli.complete import member_names
+from zoo.entry import Entry
+from zoo.errors import DataError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from ensemble.comparison import Answers, Comparison
+    from ensemble.lockfile import Committee
+    from zoo.data.split import Labels
+
+__all__ = ["command"]
+
+_TITLES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE", "aurc": "AURC"}
+
+
+@click.command("compare")
+@click.argument("first", metavar="A", shell_complete=member_names)
+@click.argument("second", metavar="B", shell_complete=member_names)
+@click.option("--tta", "views", multiple=True, help="View set, for both; given twice, for A and for B [default: none].")
+@click.option("--merge", multiple=True, help="probs, logits or vote, likewise [default: probs].")
+@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option("--dataset", help="If all members are prediction files; entries know theirs [default: that of --data].")
+@click.option("--size", type=click.IntRange(min=1), help="Likewise: pixels that pictures of many sizes are fitted to.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
+@click.option("--json", "json_to", help="Write the result as JSON to a file, or - for stdout instead of the table.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the sentence.")
+def command(
+    *,
+    first: str,
+    second: str,
+    views: tuple[str, ...],
+    merge: tuple[str, ...],
+    split: str,
+    dataset: str | None,
+    size: int | None,
+    data: Path | None,
+    json_to: str | None,
+    quiet: bool,
+) -> None:
+    """Compare two ensembles on the same images: every metric, what they differ by, and whether that is real.
+
+    A and B are each an ensemble.json or members, as --members of `ensemble eval` has them; an ensemble.json brings its
+    own views and merge. Stored predictions are scored. Intervals are 95 %, of a paired bootstrap over the images.
+
+    \b
+      ensemble compare old.json new.json
+      ensemble compare 'fastnet-seed[1-5]' 'fastnet-seed[1-5],wrn16-4-seed1' --tta flip
+      ensemble compare fastnet-seed1 fastnet-seed1 --tta none --tta flip -q
+    """
+    began = time.perf_counter()
+    if json_to is not None and json_to != "-" and (not Path(json_to).parent.is_dir() or Path(json_to).is_dir()):
+        raise UsageError(f"--json {json_to!r} is not a file in an existing folder")
+    words = (first, second)
+    own = [
+        _read(word, chosen, how)
+        for word, chosen, how in zip(words, _each("--tta", views, words), _each("--merge", merge, words), strict=True)
+    ]
+    square = (size, size) if size is not None else None
+    source = split_source([m for c in own for m in c.members], split, data, dataset=dataset, size=square)
+    answers, labels = _answer(own, words, source)
+
+    from ensemble.comparison import compare
+
+    found = compare(answers[0], answers[1], labels)
+    table = found.to_dict()
+    report = {
+        "dataset": source.dataset,
+        "split": split,
+        "images": found.images,
+        **{
+            key: {**_describe(c, word), "metrics": table.pop(key)}
+            for key, c, word in zip("ab", own, words, strict=True)
+        },
+        **table,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    text = json.dumps(report, indent=1)
+    if json_to == "-":
+        click.echo(text)
+        return
+    if not quiet:
+        _print_table(found, report)
+    click.echo(report["verdict"])
+    if json_to is not None:
+        from zoo.files import atomic_write
+
+        atomic_write(Path(json_to), (text + "\n").encode())
+
+
+def _is_lockfile(word: str) -> bool:
+    return word.endswith(".json")
+
+
+def _each(option: str, given: tuple[str, ...], words: tuple[str, str]) -> tuple[str | None, str | None]:
+    """Return an option's value for A and for B, of which an ensemble.json has none."""
+    locked = [_is_lockfile(word) for word in words]
+    if not given:
+        return None, None
+    if all(locked) or (any(locked) and len(given) > 1):
+        raise UsageError(f"{option} is for members: an ensemble.json has its own views and merge")
+    if len(given) > len(words):
+        raise UsageError(f"{option} is given {len(given)} times: give it once for both, or once for A and once for B")
+    a, b = (None if lock else value for lock, value in zip(locked, (given[0], given[-1]), strict=True))
+    return a, b
+
+
+def _read(word: str, views: str | None, merge: str | None) -> "Committee":
+    """Return the committee that A or B names."""
+    return (
+        read_committee(None, Path(word), None, None) if _is_lockfile(word) else read_committee(word, None, views, merge)
+    )
+
+
+def _answer(
+    committees: "list[Committee]", words: tuple[str, str], source: SplitSource
+) -> "tuple[list[Answers], Labels]":
+    """Merge both committees' stored predictions; return what they say, and the labels they share.
+
+    Raises:
+        DataError: their predictions are for different images.
+        NotFoundError: predictions are missing.
+    """
+    from ensemble.comparison import Answers
+    from ensemble.merge import merge
+
+    try:
+        marks = [_fingerprint(committee, source) for committee in committees]
+        both = [stored_ballots(committee, source) for committee in committees]
+    except NotFoundError as error:
+        # The one advice of `ensemble eval` that does not fit: nothing runs here, but what it runs is kept.
+        advice = "run `ensemble eval --fresh` on it first, which keeps them"
+        raise NotFoundError(str(error).replace("give --fresh", advice)) from error
+    if marks[0] != marks[1]:
+        a, b = (f"{word} ({mark[:8]})" for word, mark in zip(words, marks, strict=True))
+        raise DataError(f"{a} and {b} have predictions for different {source.name} images: nothing can be compared")
+    answers = []
+    for committee, ballots in zip(committees, both, strict=True):
+        probs, top = merge(ballots.votes, committee.merge, committee.temperature)
+        answers.append(Answers(probs, top, likelihood=committee.merge != "vote"))
+    return answers, both[0].labels
+
+
+def _fingerprint(committee: "Committee", source: SplitSource) -> str:
+    """Return which images a committee's predictions are for; `stored_ballots` checks that all members agree."""
+    origin = committee.members[0].origin
+    return stored_split(origin, source).fingerprint if isinstance(origin, Entry) else source.split.fingerprint
+
+
+def _describe(committee: "Committee", word: str) -> dict[str, Any]:
+    """Say which ensemble was compared."""
+    return {
+        "name": word,
+        "members": [{"name": m.name, "weight": m.weight, "temperature": m.temperature} for m in committee.members],
+        "views": [view.name for view in view_set(committee.views)],
+        "merge": committee.merge,
+        "temperature": committee.temperature,
+    }
+
+
+def _print_table(found: "Comparison", report: dict[str, Any]) -> None:
+    """Print both ensembles and their differences for people, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    for key in "ab":
+        side = report[key]
+        members = f"{len(side['members'])} member{'s' if len(side['members']) > 1 else ''}"
+        click.echo(
+            f"{key.upper()}: {side['name']}: {members}, views: {', '.join(side['views'])}, merge: {side['merge']}"
+        )
+    title = f"{report['dataset']} {report['split']}, {found.images:,} images, stored predictions"
+    table = Table(title=title, title_justify="left")
+    for name in ("metric", "A", "B", "B - A", "95 % interval"):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    for metric, name in _TITLES.items():
+        # Accuracy in percent and points; the area under the curve is small.
+        scale, digits, unit = (100, 2, " %") if metric == "accuracy" else (1, 5 if metric == "aurc" else 4, "")
+        cells = [f"{scale * e.value:.{digits}f}{unit}" if e else "" for e in (found.a[metric], found.b[metric])]
+        gap = found.difference[metric]
+        if gap is not None:
+            low, high = (f"{scale * end:+.{digits}f}" for end in (gap.low, gap.high))
+            cells += [f"{scale * gap.value:+.{digits}f}", f"{low} to {high}"]
+        table.add_row(name, *cells)
+    console.print(table)
+    test = found.test
+    click.echo(
+        f"only A is right on {test.only_a:,} images, only B on {test.only_b:,}: "
+        f"McNemar p = {test.p:.2g} (exact), {test.mid_p:.2g} (mid-p)"
+    )

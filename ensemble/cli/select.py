@@ -1,0 +1,233 @@
+"""`ensemble select`: the best committee of a pool, fitted on the validation split."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from zoo.cli.complete import member_names
+from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ensemble.fit.limits import Limits
+    from ensemble.fit.objective import Objective
+    from ensemble.fit.select import Method
+    from zoo.card import Card
+
+__all__ = ["command"]
+
+
+@click.command("select")
+@click.option("--pool", "patterns", required=True, shell_complete=member_names, help="Names and patterns: 'wrn*,cnn6'.")
+@click.option("--max-members", type=click.IntRange(min=1), help="The most members.")
+@click.option("--budget-macs", type=float, metavar="G", help="The most 10^9 multiply-adds for an image, all views.")
+@click.option("--budget-ms", type=float, metavar="MS", help="The most milliseconds, summed over members measured here.")
+@click.option("--device", help="With --budget-ms: cpu, cuda [default: cuda if there is one].")
+@click.option("--batch", type=click.IntRange(min=1), help="With --budget-ms: images at a time [default: 1].")
+@click.option("--tta", "sets", multiple=True, metavar="SET", help="View set to try; repeat it [default: none, flip].")
+@click.option("--objective", type=click.Choice(["nll", "accuracy"]), default="nll", show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "greedy", "beam", "exhaustive"]),
+    default="auto",
+    help="Search [default: exhaustive up to 15 candidates, beam up to 200, then greedy].",
+)
+@click.option("--split", hidden=True)  # to say why there is none
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The lockfile to write: ensemble.json.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of the table.")
+@click.option("--dry-run", is_flag=True, help="Select and print; write nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    *,
+    patterns: str,
+    max_members: int | None,
+    budget_macs: float | None,
+    budget_ms: float | None,
+    device: str | None,
+    batch: int | None,
+    sets: tuple[str, ...],
+    objective: str,
+    method: str,
+    split: str | None,
+    output: Path | None,
+    as_json: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Choose members, views, weights and temperatures on the validation split, and write them as ensemble.json.
+
+    Everything runs on stored predictions, and only entries that say that they did not train on the validation split
+    take part. The scores shown are of the split that was fitted on; `ensemble eval --ensemble FILE` scores the test split.
+
+    \b
+      ensemble select --pool 'fastnet-seed*,wrn*' -o ensemble.json
+      ensemble select --pool '*' --max-members 3 --budget-macs 0.5 --tta none --tta flip -o small.json
+    """
+    began = time.perf_counter()
+    if split not in {None, "val"}:
+        raise UsageError(f"--split {split!r}: a fit reads the validation split only; `ensemble eval` scores the others")
+    _check_output(output, dry_run=dry_run)
+    _check_budgets(budget_macs, budget_ms, device, batch)
+
+    from ensemble.evaluate import SplitSource, score, stored_ballots
+    from ensemble.fit.baselines import baselines
+    from ensemble.fit.pool import SPLIT, read_pool
+    from ensemble.fit.select import select
+    from ensemble.lockfile import Committee, write_lockfile
+    from ensemble.members import Member, parse_members
+
+    members = parse_members(patterns)
+    weighted = next((m.name for m in members if m.weight != 1), None)
+    if weighted is not None:
+        raise UsageError(f"--pool: {weighted!r} has a weight, but weights are what is fitted: leave it out")
+    sets = tuple(dict.fromkeys(sets or ("none", "flip")))
+    pool, entries, fingerprint = read_pool(members, sets)
+    if not quiet:
+        size = f"{len(pool.names):,} candidates, {len(pool.labels):,} validation images"
+        click.echo(f"{size}, read in {time.perf_counter() - began:.1f} s", err=True)
+    cards = [entries[name].card for name in pool.names]
+    if budget_ms is not None:
+        limits = _timed_limits(cards, sets, budget_ms, max_members, device, batch or 1)
+    else:
+        limits = _counted_limits(cards, sets, budget_macs, max_members)
+    chosen = select(pool, limits, cast("Objective", objective), cast("Method", method))
+    rows = zip(chosen.members, chosen.weights, chosen.temperatures, strict=True)
+    committee = Committee(
+        tuple(Member(pool.names[m], entries[pool.names[m]], weight, t) for m, weight, t in rows),
+        chosen.views,
+        "probs",
+        chosen.temperature,
+    )
+    # Scored by the code that `ensemble eval` runs, so that the numbers are the same.
+    source = SplitSource(cards[0].dataset, SPLIT)
+    report = score(committee, stored_ballots(committee, source), source, source="stored")
+    fitted_on = {"split": SPLIT, "fingerprint": fingerprint, "images": len(pool.labels), "objective": objective}
+    if output is not None and not dry_run:
+        write_lockfile(output, committee, fitted_on=fitted_on, metrics={SPLIT: report.ensemble})
+    plain = baselines(pool, chosen.views, chosen.calibrated)
+    best = plain.best(objective)
+    unit = "10^9 multiply-adds an image" if budget_ms is None else f"ms for a batch of {batch or 1}"
+    table = {
+        "dataset": report.dataset,
+        "fitted_on": fitted_on,
+        "candidates": len(pool.names),
+        "method": chosen.method,
+        "views": chosen.views,
+        "merge": committee.merge,
+        "members": [
+            {**about, "temperature": member.temperature}
+            for about, member in zip(report.members, committee.members, strict=True)
+        ],
+        "temperature": chosen.temperature,
+        "weights": "counts" if chosen.pull is None else "equal" if math.isinf(chosen.pull) else "fitted",
+        "cost": {"value": chosen.cost or None, "unit": unit},
+        "ensemble": report.ensemble,
+        "cross_validated_nll": chosen.cross_validated,
+        "best_single": {
+            "name": pool.names[best],
+            "accuracy": float(plain.accuracy[best]),
+            "nll": float(plain.nll[best]),
+            "temperature": float(chosen.calibrated[best]),
+        },
+        "all_equal": {
+            "accuracy": plain.all_accuracy,
+            "nll": plain.all_nll,
+            "temperature": plain.all_temperature,
+        },
+        "output": str(output) if output is not None and not dry_run else None,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    if as_json:
+        click.echo(json.dumps(table, indent=1))
+    else:
+        _print_table(table)
+
+
+def _check_output(output: Path | None, *, dry_run: bool) -> None:
+    """Raise `UsageError` before any work if there is nowhere to write."""
+    if output is None and not dry_run:
+        raise UsageError("give -o FILE for the ensemble.json, or --dry-run to see what would be chosen")
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise UsageError(f"-o {str(output)!r} is not a file in an existing folder")
+
+
+def _check_budgets(macs: float | None, milliseconds: float | None, device: str | None, batch: int | None) -> None:
+    """Raise `UsageError` at budgets that make no sense."""
+    if macs is not None and milliseconds is not None:
+        raise UsageError("give one of --budget-macs and --budget-ms")
+    for option, value in (("--budget-macs", macs), ("--budget-ms", milliseconds)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{option} {value:g}: a budget is a finite number above 0")
+    for option, given in (("--device", device), ("--batch", batch)):
+        if given is not None and milliseconds is None:
+            raise UsageError(f"{option} goes with --budget-ms: without it, nothing runs")
+
+
+def _counted_limits(
+    cards: Sequence["Card"], sets: Sequence[str], budget: float | None, most: int | None
+) -> Mapping[str, "Limits"]:
+    """Return the limits of each view set in multiply-adds; cards may be silent of them if there is no budget."""
+    import numpy as np
+
+    from ensemble.fit.costs import multiply_adds
+    from ensemble.fit.limits import Limits
+
+    silent = budget is None and not all(card.multiply_adds for card in cards)
+    return {
+        views: Limits(np.zeros(len(cards)) if silent else multiply_adds(cards, views), budget, most) for views in sets
+    }
+
+
+def _timed_limits(
+    cards: Sequence["Card"], sets: Sequence[str], budget: float, most: int | None, device: str | None, batch: int
+) -> Mapping[str, "Limits"]:
+    """Return the limits of each view set in milliseconds, after measuring them."""
+    from ensemble.fit.costs import measured_costs
+    from ensemble.fit.limits import Limits
+    from zoo.cli.device import pick_device
+
+    where = pick_device(device)
+    return {views: Limits(measured_costs(cards, views, where, batch), budget, most) for views in sets}
+
+
+def _print_table(result: Mapping[str, Any]) -> None:
+    """Print what was selected for people, on stdout."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    fitted, e = result["fitted_on"], result["ensemble"]
+    title = f"{result['dataset']} {fitted['split']}, {fitted['images']:,} images, views: {result['views']}"
+    table = Table(title=title, title_justify="left")
+    for name in ("member", "weight", "temperature", "accuracy", "NLL"):
+        table.add_column(name, justify="left" if name == "member" else "right")
+    for m in result["members"]:
+        table.add_row(escape(m["name"]), f"{m['weight']:.4f}", *_scores(m))
+    table.add_section()
+    single, everyone = result["best_single"], result["all_equal"]
+    for name, scores, style in (
+        (f"ensemble of {len(result['members'])}", {**e, "temperature": result["temperature"]}, "bold"),
+        (f"best single: {single['name']}", single, None),
+        (f"all {result['candidates']:,}, equal weights", everyone, None),
+    ):
+        table.add_row(escape(name), "", *_scores(scores), style=style)
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    how = {"equal": "equal weights: the data speaks for no others", "counts": "weights: how often each was chosen"}
+    parts = [f"{result['method']} search by {fitted['objective']}", how.get(result["weights"], "fitted weights")]
+    if result["cost"]["value"] is not None:
+        parts.append(f"{result['cost']['value']:.3g} {result['cost']['unit']}")
+    if result["cross_validated_nll"] is not None:
+        parts.append(f"cross-validated NLL {result['cross_validated_nll']:.4f}")
+    written = f"wrote {result['output']}" if result["output"] else "nothing written"
+    console.print(f"{'; '.join(parts)}; {written}, {result['seconds']:.1f} s", highlight=False, soft_wrap=True)
+
+
+def _scores(of: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return temperature, accuracy and NLL as a row of the table shows them."""
+    return f"{of['temperature']:.3f}", f"{100 * of['accuracy']:.2f} %", f"{of['nll']:.4f}"

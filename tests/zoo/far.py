@@ -6,7 +6,7 @@ from pathlib import Path
 from zoo.errors import SourceError
 from zoo.sources.folder import FolderTransport
 from zoo.sources.remote import RemoteSource
-from zoo.sources.transport import ignore
+from zoo.sources.transport import Transport, ignore
 
 
 class Counting:
@@ -57,6 +57,6 @@ class Flaky(Counting):
         return digest
 
 
-def far(transport: Counting) -> RemoteSource:
+def far(transport: Transport) -> RemoteSource:
     """Return the source behind a transport."""
     return RemoteSource(transport.label, lambda: transport)

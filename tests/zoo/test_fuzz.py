@@ -19,6 +19,7 @@ from tests.zoo.conftest import file_entry, refresh_sums, sample_card, sample_pre
 from zoo import checkpoint
 from zoo.archs import create
 from zoo.card import Card
+from zoo.cli.group import one_line
 from zoo.entry import Entry
 from zoo.errors import MenagerieError
 from zoo.files import parse_sums
@@ -94,7 +95,7 @@ def changed_safetensors(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def survives(read: Callable[[], object]) -> None:
-    """Read: anything but an answer or an error of ours, in one line, within a second or so, is a defect."""
+    """Read: anything but an answer or an error of ours, printed in one line, within a second or so, is a defect."""
     began = time.process_time()
     try:
         read()
@@ -103,6 +104,7 @@ def survives(read: Callable[[], object]) -> None:
     else:
         said = ""
     assert len(said) < 10_000
+    assert one_line(said).isprintable(), "as the command line prints it"
     assert time.process_time() - began < 3
 
 

@@ -146,9 +146,9 @@ def _check(found: Entry, comparison: _Comparison | None, *, fix: bool, named: bo
     check = _Check(entry.name, str(entry.folder), state=state, files=files)
     if comparison is None:
         return check
-    why = {"external": "it has no network", "predictions only": "pull them first"}.get(state)
+    why = {"external": "there is no network to run", "predictions only": f"`zoo pull {entry.name}` first"}.get(state)
     if why is None and PREDICTIONS not in entry.sums:
-        why = "it has none"
+        why = "there are no stored ones"
     if why is not None and not named:
         return replace(check, skipped=why)
     return _compare(entry, check, comparison)

@@ -121,7 +121,8 @@ def test_a_vote_has_no_likelihood_in_the_table(zoo: "Zoo", cli: "Cli") -> None:
     assert "None" not in done.out
 
 
-def test_progress_is_on_stderr_unless_quiet(zoo: "Zoo", cli: "Cli") -> None:
+def test_progress_is_on_stderr_unless_quiet(zoo: "Zoo", cli: "Cli", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.cli.progress._APART", 0.0)  # seconds between lines
     words = ["eval", "--members", "tiny-a,tiny-b", "--data", zoo.data, "--fresh", "--device", "cpu", "--json", "-"]
     loud = cli(*words)
     assert read(loud)["source"] == "fresh"

@@ -2,6 +2,7 @@
 
 import errno
 import importlib.metadata
+import logging
 import os
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.zoo.conftest import Outcome, file_entry
 from zoo.cli import group as zoo_group
-from zoo.cli.group import LazyGroup, run
+from zoo.cli.group import LazyGroup, complain, one_line, run
 from zoo.errors import CorruptError, DataError, MenagerieError, NotFoundError, StorageError, UsageError
 
 COMMANDS = [
@@ -60,6 +63,14 @@ def raising(error: BaseException) -> Callable[[], object]:
         (DataError("no"), 1, "error: no\n"),
         (StorageError("no"), 1, "error: no\n"),
         (MenagerieError("one\ntwo\r\nthree"), 1, "error: one two three\n"),
+        (MenagerieError("a\x1b]0;owned\x07b\u202ec"), 1, "error: a\ufffd]0;owned\ufffdb\ufffdc\n"),
+        (MenagerieError("a\x0bb\x85c\u2028d"), 1, "error: a b c d\n"),
+        (
+            OSError(errno.ENOENT, "No such file or directory", "a\nb\x1b[2J"),
+            1,
+            "error: a b\ufffd[2J: No such file or directory\n",
+        ),
+        (click.ClickException("\x9b2J"), 1, "error: \ufffd2J\n"),
         (click.ClickException("no"), 1, "error: no\n"),
         (click.UsageError("one\ntwo"), 2, "error: one two\n"),
         (OSError(errno.ENOSPC, "No space left on device", "there"), 1, "error: there: No space left on device\n"),
@@ -76,6 +87,27 @@ def test_an_error_is_one_line_and_an_exit_code(
         with pytest.raises(type(error)) as caught:
             run(group_that(raising(error)), words)
         assert caught.value is error
+
+
+@given(st.text())
+def test_whatever_is_said_is_one_line_that_a_terminal_prints_as_it_is(text: str) -> None:
+    said = one_line(text)
+    assert said.isprintable()
+    assert one_line(said) == said
+    if text.isprintable():
+        assert said == text
+
+
+def test_a_complaint_is_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("warning: one\ntwo\x1b[2J")
+    assert capsys.readouterr() == ("", "warning: one two\ufffd[2J\n")
+
+
+def test_what_the_library_warns_of_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("zoo.somewhere")
+    for _ in range(2):
+        assert run(group_that(lambda: log.warning("%s cannot be\nreached", "\x1b[2Jthere")), ["go"]) == 0
+        assert capsys.readouterr() == ("", "warning: \ufffd[2Jthere cannot be reached\n")
 
 
 def test_an_error_nobody_meant_is_not_hidden() -> None:

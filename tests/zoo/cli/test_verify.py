@@ -1,5 +1,6 @@
 """`zoo verify`: sums, forms, and stored logits against the network."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,20 @@ from PIL import Image
 from safetensors.numpy import load
 
 from tests.conftest import random_split
-from tests.zoo.conftest import Outcome, file_entry, flip_bit, refresh_sums, write_mosaic
+from tests.zoo.conftest import (
+    Outcome,
+    file_entry,
+    flip_bit,
+    in_part,
+    refresh_sums,
+    sample_card,
+    sample_predictions,
+    write_mosaic,
+)
+from zoo.card import EXTERNAL
 from zoo.data import Split, load_split
-from zoo.entry import Entry
+from zoo.entry import WEIGHTS, Entry
+from zoo.importing.external import write_external
 from zoo.predictions import Predictions, SplitPredictions
 
 pytestmark = pytest.mark.usefixtures("package")
@@ -96,6 +108,7 @@ def tamper(entry: Entry, row: int, split: Split = SPLIT) -> None:
     refresh_sums(entry.folder)
 
 
+@pytest.mark.usefixtures("every_line")
 def test_predictions(command: Command, predicted: Entry, tmp_path: Path) -> None:
     flags = ("--predictions", "--data", tmp_path / "data", "--device", "cpu")
     shown = command("verify", "tiny", *flags)
@@ -112,6 +125,93 @@ def test_predictions(command: Command, predicted: Entry, tmp_path: Path) -> None
     assert command("verify", "tiny", *flags, "--limit", "7").out.endswith(" on 7 test images\n")
     assert command("verify", "tiny", *flags, "--limit", "8").code == 1
     assert command("verify", "tiny", *flags, "--limit", "10000").code == 1
+
+
+@pytest.fixture
+def mixed(predicted: Entry, tmp_path: Path, zoo_home: Path) -> Entry:
+    """Return the one entry that can be compared, beside three that cannot."""
+    file_entry(tmp_path / "shelf", "bare")
+    (in_part(file_entry(tmp_path / "far", "far", predictions=sample_predictions()), zoo_home).folder / WEIGHTS).unlink()
+    card = sample_card("theirs", architecture=EXTERNAL)
+    write_external(zoo_home / "entries" / "theirs", card, sample_predictions())
+    return predicted
+
+
+@pytest.mark.parametrize("words", [["--all"], ["*"]])
+def test_what_cannot_be_compared_is_passed_over(
+    command: Command, mixed: Entry, tmp_path: Path, words: list[str]
+) -> None:
+    flags = ("--predictions", "--data", tmp_path / "data", "--device", "cpu", "-q")
+    assert command("verify", *words, *flags) == Outcome(0, "", "")
+    shown = command("verify", *words, *flags[:-1])
+    assert (shown.code, shown.err) == (0, "")
+    lines = {line.partition(":")[0]: line for line in shown.out.splitlines()}
+    assert list(lines) == ["bare", "far", "theirs", "tiny"]
+    assert lines["bare"] == "bare: 3 files match bare/SHA256SUMS; logits not compared: there are no stored ones"
+    assert lines["far"] == (
+        "far: 3 files match far/SHA256SUMS; the weights are not here; logits not compared: `zoo pull far` first"
+    )
+    assert lines["theirs"] == "theirs: 3 files match theirs/SHA256SUMS; logits not compared: there is no network to run"
+    assert "stored logits within " in lines["tiny"]
+    assert mixed.name == "tiny"
+    for name, line in (
+        ("bare", "has no predictions"),
+        ("far", "the weights of 'far' are not"),
+        ("theirs", "no network"),
+    ):
+        asked = command("verify", name, *flags)
+        assert (asked.code, asked.out) == (1, ""), "asked for by name, it cannot be done"
+        assert line in asked.err
+
+
+def test_json(command: Command, mixed: Entry, tmp_path: Path) -> None:
+    nothing = dict.fromkeys(("error", "difference", "split", "images", "skipped"))
+
+    def found(*words: str | Path) -> tuple[int, dict[str, dict[str, object]]]:
+        shown = command("verify", *words, "--json")
+        return shown.code, {row["name"]: row for row in json.loads(shown.out)}
+
+    code, rows = found("--all")
+    sound = {"ok": True, **nothing}
+    assert code == 0
+    assert rows["tiny"] == {"name": "tiny", "folder": str(mixed.folder), "state": "whole", "files": 4, **sound}
+    assert {name: (row["state"], row["files"]) for name, row in rows.items()} == {
+        "bare": ("whole", 3),
+        "far": ("predictions only", 3),
+        "theirs": ("external", 3),
+        "tiny": ("whole", 4),
+    }
+    flags = ("--predictions", "--data", tmp_path / "data", "--device", "cpu")
+    code, rows = found("--all", *flags)
+    assert code == 0
+    assert [rows[name]["skipped"] for name in ("bare", "far", "theirs", "tiny")] == [
+        "there are no stored ones",
+        "`zoo pull far` first",
+        "there is no network to run",
+        None,
+    ]
+    assert (rows["tiny"]["split"], rows["tiny"]["images"]) == ("test", 40)
+    difference = rows["tiny"]["difference"]
+    assert isinstance(difference, float)
+    assert 0 <= difference < 0.05
+    tamper(mixed, row=7)
+    code, rows = found("tiny", *flags, "-q")
+    assert code == 1
+    assert rows["tiny"]["difference"] == pytest.approx(1, abs=0.05)
+    assert (rows["tiny"]["ok"], rows["tiny"]["state"]) == (False, "whole")
+    flip_bit(mixed.folder / WEIGHTS, 99)
+    shown = command("verify", "tiny", "--json")
+    (row,) = json.loads(shown.out)
+    assert (shown.code, row["ok"], row["state"], row["files"]) == (1, False, None, None)
+    assert shown.err == f"error: tiny: {row['error']}\n"
+
+
+def test_what_the_system_leaves_in_a_folder_is_no_damage(command: Command, shelf: Path) -> None:
+    for name in (".DS_Store", "._model.safetensors", ".nfs0001"):
+        (shelf / "a-seed1" / name).write_bytes(b"\0\0\0\1Bud1")
+    assert command("verify", "a-seed1") == Outcome(0, "a-seed1: 3 files match a-seed1/SHA256SUMS\n", "")
+    (shelf / "a-seed1" / "DS_Store").write_bytes(b"")
+    assert command("verify", "a-seed1").code == 1
 
 
 @pytest.mark.usefixtures("predicted")

@@ -102,6 +102,17 @@ def test_not_a_checkpoint_at_all(tmp_path: Path, content: bytes) -> None:
     assert str(tmp_path / "file.pth") in str(refusal(tmp_path / "file.pth"))
 
 
+def test_what_is_in_neither_format_is_called_that(tmp_path: Path) -> None:
+    path = tmp_path / "file.pth"
+    for content, end in ((b"", ": it is empty"), (b"\x8b\x01 random" * 99, ""), (b"<!doctype html>", "")):
+        path.write_bytes(content)
+        error = refusal(path)
+        assert isinstance(error, CorruptError)
+        assert str(error) == f"{path} is neither a checkpoint of torch.save nor a safetensors file{end}"
+    path.write_bytes((99).to_bytes(8, "little") + b'{"a": ')
+    assert "not a safetensors file, or it is truncated" in str(refusal(path))
+
+
 def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", ".", "missing.pth"):

@@ -149,8 +149,8 @@ def _check(found: Entry, comparison: _Comparison | None, *, fix: bool, named: bo
     why = {"external": "there is no network to run", "predictions only": f"`zoo pull {entry.name}` first"}.get(state)
     if why is None and PREDICTIONS not in entry.sums:
         why = "there are no stored ones"
-    if why is not None and not named:
-        return replace(check, skipped=why)
+    if why is not None:
+        return replace(check, error=f"its logits cannot be compared: {why}") if named else replace(check, skipped=why)
     return _compare(entry, check, comparison)
 
 

@@ -1,7 +1,7 @@
 """Seconds and memory to choose a committee, and its log-loss beside AutoGluon's, on images that neither was fitted on.
 
     python -m venv peer && peer/bin/pip install autogluon.core
-    python -m benchmarks.selection --peer peer/bin/python        # about five minutes
+    python -m benchmarks.selection --peer peer/bin/python        # about twenty minutes
 
 First `ensemble select` as a command, start of Python and reading of files included, on a thousand entries of made-up
 logits (10 classes, 5,000 images, two views: what a network of varied skill, scale and family would say), and the scores

@@ -13,6 +13,7 @@ __all__ = ["group", "main"]
     cls=LazyGroup,
     commands_in={
         "eval": ("ensemble.cli.eval", "Accuracy and calibration of an ensemble on a split."),
+        "select": ("ensemble.cli.select", "Choose members, views, weights and temperatures."),
         "compare": ("ensemble.cli.compare", "Is one ensemble better than another?"),
         "predict": ("ensemble.cli.predict", "Classify picture files."),
     },

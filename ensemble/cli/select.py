@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -62,7 +63,7 @@ def command(
     """Choose members, views, weights and temperatures on the validation split, and write them as ensemble.json.
 
     Everything runs on stored predictions, and only entries that say that they did not train on the validation split
-    take part. The scores shown are of the split that was fitted on; `ensemble eval --ensemble FILE` scores the test split.
+    take part. The scores shown are of the split that was fitted on; `ensemble eval --ensemble FILE` has the test one's.
 
     \b
       ensemble select --pool 'fastnet-seed*,wrn*' -o ensemble.json
@@ -80,7 +81,9 @@ def command(
     from ensemble.fit.select import select
     from ensemble.lockfile import Committee, write_lockfile
     from ensemble.members import Member, parse_members
+    from zoo.allocator import keep_freed_memory
 
+    keep_freed_memory()
     members = parse_members(patterns)
     weighted = next((m.name for m in members if m.weight != 1), None)
     if weighted is not None:
@@ -109,8 +112,7 @@ def command(
     fitted_on = {"split": SPLIT, "fingerprint": fingerprint, "images": len(pool.labels), "objective": objective}
     if output is not None and not dry_run:
         write_lockfile(output, committee, fitted_on=fitted_on, metrics={SPLIT: report.ensemble})
-    plain = baselines(pool, chosen.views, chosen.calibrated)
-    best = plain.best(objective)
+    best, single, everyone = baselines(pool, chosen.views, chosen.calibrated, cast("Objective", objective))
     unit = "10^9 multiply-adds an image" if budget_ms is None else f"ms for a batch of {batch or 1}"
     table = {
         "dataset": report.dataset,
@@ -128,17 +130,8 @@ def command(
         "cost": {"value": chosen.cost or None, "unit": unit},
         "ensemble": report.ensemble,
         "cross_validated_nll": chosen.cross_validated,
-        "best_single": {
-            "name": pool.names[best],
-            "accuracy": float(plain.accuracy[best]),
-            "nll": float(plain.nll[best]),
-            "temperature": float(chosen.calibrated[best]),
-        },
-        "all_equal": {
-            "accuracy": plain.all_accuracy,
-            "nll": plain.all_nll,
-            "temperature": plain.all_temperature,
-        },
+        "best_single": {"name": pool.names[best], **asdict(single)},
+        "all_equal": asdict(everyone),
         "output": str(output) if output is not None and not dry_run else None,
         "seconds": round(time.perf_counter() - began, 3),
     }

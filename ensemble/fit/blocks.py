@@ -10,6 +10,7 @@ __all__ = ["CACHE_BYTES", "cores", "map_blocks"]
 CACHE_BYTES = 1 << 20
 """Bytes that a block's arrays may take: about what a core has of second-level cache."""
 
+_GROUPS = 4
 _T = TypeVar("_T")
 
 
@@ -28,7 +29,12 @@ def map_blocks(function: Callable[[slice], _T], items: int, item_bytes: int) -> 
     """
     size = max(1, CACHE_BYTES // max(1, item_bytes))
     blocks = [slice(first, min(first + size, items)) for first in range(0, items, size)]
-    if len(blocks) == 1:
-        return [function(blocks[0])]
-    with ThreadPoolExecutor(cores()) as threads:
-        return list(threads.map(function, blocks))
+    at_once = cores()
+    if len(blocks) == 1 or at_once == 1:
+        return [function(block) for block in blocks]
+    # Handing over a block takes as long as a small one's work, so they go in groups; several a core, for balance.
+    size = -(-len(blocks) // (_GROUPS * at_once))
+    groups = [blocks[first : first + size] for first in range(0, len(blocks), size)]
+    with ThreadPoolExecutor(at_once) as threads:
+        done = threads.map(lambda group: [function(block) for block in group], groups)
+        return [result for group in done for result in group]

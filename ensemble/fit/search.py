@@ -58,10 +58,12 @@ def beam_search(of: Features, limits: Limits, *, width: int = 1, rounds: int = 5
         found: dict[tuple[int, ...], tuple[float, tuple[int, ...], int]] = {}
         for members, sums in beam.items():
             addable = limits.addable(members)
-            scores = np.where(addable, _extended(of, sums, size), np.inf)
-            for added in np.argsort(scores, kind="stable")[: min(width, int(addable.sum()))].tolist():
+            rows = np.flatnonzero(addable)
+            scores = _extended(of if addable.all() else of[rows], sums, size)
+            for place in np.argsort(scores, kind="stable")[:width].tolist():
+                added = int(rows[place])
                 bag = tuple(sorted((*members, added)))
-                found.setdefault(bag, (float(scores[added]), members, added))
+                found.setdefault(bag, (float(scores[place]), members, added))
         ranked = sorted(found.items(), key=lambda item: item[1][0])[:width]
         beam = {bag: beam[parent] + of[added] for bag, (_, parent, added) in ranked}
         bag, (key, _, _) = ranked[0]

@@ -13,7 +13,7 @@ from zoo.data.split import Labels
 __all__ = ["Shrunk", "shrunk_weights"]
 
 _FOLDS = 5
-_SHARES = (0.0, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, math.inf)  # pseudo-images of the prior for each image that there is
+_SHARES = (0.0, 0.03, 0.1, 0.3, 1.0, math.inf)  # pseudo-images of the prior for each image that there is
 _TINY = 1e-12  # as `ensemble.merge`
 
 
@@ -36,7 +36,7 @@ class Shrunk:
 def shrunk_weights(probs: npt.NDArray[np.floating], labels: Labels, errors: float = 1.0) -> Shrunk:
     """Return the optimal weights under the strongest pull to equal weights that the data does not speak against.
 
-    For each of eight pulls, weights and then the ensemble's temperature are fitted on four fifths of the images and
+    For each of six pulls, weights and then the ensemble's temperature are fitted on four fifths of the images and
     scored on the fifth, in turn. The best pull has the lowest loss; the one taken is the strongest whose loss is within
     `errors` standard errors of the best's, image by image (the one-standard-error rule, L. Breiman et al.,
     "Classification and regression trees", 1984). So what the data cannot tell stays equal.

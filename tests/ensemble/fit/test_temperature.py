@@ -57,13 +57,13 @@ def test_a_constant_added_to_an_images_logits_changes_nothing(pool: Pool) -> Non
     weights, logits = np.array([0.5, 0.5]), pool.logits.astype(np.float64)
     shift = np.random.default_rng(0).normal(0, 50, (7, 2, 1, 300))
     found = fit_temperatures(logits + shift, weights, pool.labels)
-    np.testing.assert_allclose(found, fit_temperatures(logits, weights, pool.labels), rtol=1e-6)
+    np.testing.assert_allclose(found, fit_temperatures(logits, weights, pool.labels), rtol=1e-5)
 
 
 def test_members_do_not_change_each_other(pool: Pool) -> None:
     weights = np.array([0.5, 0.5])
     alone = [fit_temperatures(pool.logits[m : m + 1], weights, pool.labels)[0] for m in range(7)]
-    np.testing.assert_allclose(fit_temperatures(pool.logits, weights, pool.labels), alone, rtol=1e-6)
+    np.testing.assert_allclose(fit_temperatures(pool.logits, weights, pool.labels), alone, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("sign", "bound"), [(1, BOUNDS[0]), (-1, BOUNDS[1])])

@@ -1,7 +1,6 @@
 """Many processes pull one entry, and processes that are killed: the cache has it whole and verified, or not at all."""
 
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -71,47 +70,50 @@ def test_eight_at_once(published: Path, tmp_path: Path, weights: bytes) -> None:
     assert listing(tmp_path / "home" / "incoming") == {}
 
 
+DELAYS = (0.0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3)
+"""Seconds between the first sign of a transfer and the kill, which falls before, into or after its end."""
+
+
+def kill_after(pull: "subprocess.Popen[str]", home: Path, delay: float) -> bool:
+    """Kill a pull a moment after it began to bring something; say whether it was still at it."""
+    while pull.poll() is None and not (home / "incoming" / "a-seed1").exists():
+        time.sleep(0.002)
+    time.sleep(delay)
+    alive = pull.poll() is None
+    pull.kill()
+    pull.communicate()
+    return alive
+
+
 def test_killed_at_any_moment(published: Path, tmp_path: Path) -> None:
-    rng, kills = random.Random(3), 0
+    home, kills = tmp_path / "home", 0
     with serve(Behaviour({f"/{path}": content for path, content in listing(published).items()})) as server:
-        began = time.monotonic()
-        finish(start(server, tmp_path / "measured"))
-        whole = time.monotonic() - began
-        while kills < 8:
-            pull = start(server, tmp_path / "home")
-            time.sleep(rng.uniform(0.3, 1) * whole)
-            kills += pull.poll() is None
-            pull.kill()
-            pull.communicate()
-            entry = cached(tmp_path / "home")
+        for delay in DELAYS:
+            kills += kill_after(start(server, home), home, delay)
+            entry = cached(home)
             if entry is not None:
                 assert listing(entry.folder) == listing(published / "a-seed1")
                 shutil.rmtree(entry.folder)
-        finish(start(server, tmp_path / "home"))
-    assert cached(tmp_path / "home")
-    assert listing(tmp_path / "home" / "incoming") == {}, "what was left behind is used, or gone"
+        finish(start(server, home))
+    assert kills
+    assert cached(home)
+    assert listing(home / "incoming") == {}, "what was left behind is used, or gone"
 
 
 def test_killed_while_it_replaces_an_entry(published: Path, tmp_path: Path) -> None:
     """What was there before is there, or the new one; nothing is lost at any moment."""
-    rng, kills = random.Random(5), 0
-    mine = file_entry(tmp_path / "home" / "entries", "a-seed1", predictions=sample_predictions(), recipe="mine")
+    home, kills = tmp_path / "home", 0
+    mine = file_entry(home / "entries", "a-seed1", predictions=sample_predictions(), recipe="mine")
     before, after = listing(mine.folder), listing(published / "a-seed1")
+    look = [sys.executable, "-c", PROGRAM, "list", "a-*", "--json"]
     with serve(Behaviour({f"/{path}": content for path, content in listing(published).items()})) as server:
-        began = time.monotonic()
-        finish(start(server, tmp_path / "measured"))
-        whole = time.monotonic() - began
-        while kills < 6:
-            pull = start(server, tmp_path / "home", "--replace")
-            time.sleep(rng.uniform(0.5, 1.05) * whole)
-            kills += pull.poll() is None
-            pull.kill()
-            pull.communicate()
-            list_all = [sys.executable, "-c", PROGRAM, "list", "a-*", "--json"]
-            environment = {**os.environ, "ZOO_HOME": str(tmp_path / "home")}
-            subprocess.run(list_all, check=True, env=environment, stdout=subprocess.DEVNULL)
-            entry = cached(tmp_path / "home")
+        for delay in DELAYS:
+            kills += kill_after(start(server, home, "--replace"), home, delay)
+            environment = {**os.environ, "ZOO_HOME": str(home)}
+            subprocess.run(look, check=True, env=environment, stdout=subprocess.DEVNULL)
+            entry = cached(home)
             assert entry, "looking puts back what was moved away"
             assert listing(entry.folder) in (before, after)
-        finish(start(server, tmp_path / "home", "--replace"))
-    assert listing(tmp_path / "home" / "entries" / "a-seed1") == after
+        finish(start(server, home, "--replace"))
+    assert kills
+    assert listing(home / "entries" / "a-seed1") == after

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from training.parents import check_data, check_parents, soup_card, stored_valida
 from zoo.card import Card
 from zoo.entry import Entry
 from zoo.errors import CorruptError, DataError, MenagerieError, NotFoundError, UsageError
+from zoo.origins import Origin, write_origin
 from zoo.predictions import Predictions, SplitPredictions
 
 VAL, PART = random_split(20, seed=1), random_split(30, seed=2)
@@ -119,8 +121,11 @@ def test_each_network_counts_once(make: Make) -> None:
         check_parents([a, b, copy])
 
 
-def test_weights_must_be_here(make: Make) -> None:
-    partial = make("far")
+def test_weights_must_be_here(make: Make, zoo_home: Path) -> None:
+    published = make("far")
+    folder = shutil.copytree(published.folder, zoo_home / "entries" / "far")
+    write_origin("far", Origin("far://away", published.publication, "predictions"))
+    partial = Entry("far", folder, "cache")
     (partial.folder / "model.safetensors").unlink()
     with pytest.raises(
         NotFoundError, match=r"^the weights of 'far' are not here, only its predictions: `zoo pull far`$"

@@ -62,7 +62,7 @@ def _check_size(arch: str, key: str, value: object) -> None:
     if isinstance(value, list | tuple):
         for one in value:
             _check_size(arch, key, one)
-    elif isinstance(value, int | float) and not abs(value) <= _LARGEST:
+    elif isinstance(value, int | float) and abs(value) > _LARGEST:
         raise UsageError(f"architecture {arch!r}: {key} is {value}, beyond {_LARGEST}")
 
 

@@ -83,7 +83,7 @@ class FastNet(nn.Module):
         norm_momentum: weight of a batch in BatchNorm's running statistics.
 
     Raises:
-        ValueError: another depth, or a momentum that is not in (0, 1].
+        ValueError: another depth, a width below 1, or a momentum that is not in (0, 1].
 
     Shape: images `[N, in_channels, H, W]`, normalised, H and W from 25 to 48 -> logits `[N, C]`.
     """
@@ -97,6 +97,8 @@ class FastNet(nn.Module):
         norm_momentum: float = 0.4,
     ) -> None:
         super().__init__()
+        if min(widths) < 1:
+            raise ValueError(f"widths are {tuple(widths)}: each must be at least 1")
         if depth not in {2, 3}:
             raise ValueError(f"a group has 2 or 3 convolutions, not {depth}")
         if not 0 < norm_momentum <= 1:

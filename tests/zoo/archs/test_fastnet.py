@@ -133,6 +133,12 @@ def plain(net: FastNet, images: Tensor) -> Tensor:
     return x @ net.head.weight.T / net.head.in_features
 
 
+@pytest.mark.parametrize("widths", [(0, 8, 8), (8, 8, -1)])
+def test_widths_below_one_are_refused(widths: tuple[int, int, int]) -> None:
+    with pytest.raises(UsageError, match=r"^architecture 'fastnet': widths are .*: each must be at least 1$"):
+        create("fastnet", 10, widths=widths)
+
+
 @pytest.mark.parametrize("momentum", [0, -0.1, 1.1, float("nan")])
 def test_other_momenta_are_refused(momentum: float) -> None:
     with pytest.raises(UsageError, match=rf"norm_momentum is {momentum}: it must be in \(0, 1\]$"):

@@ -46,10 +46,7 @@ def check_parents(parents: Sequence[Entry]) -> None:
             raise UsageError(f"{one.name!r} and {other.name!r} have the same weights: leave one of them out")
     first = parents[0].card
     for parent in parents:
-        if parent.partial:
-            raise NotFoundError(
-                f"the weights of {parent.name!r} are not here, only its predictions: `zoo pull {parent.name}`"
-            )
+        parent.need_weights()
         _check_alike(first, parent.card)
     for parent in parents:
         _check_trained_on(first, parent.card)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zoo.predictions import Predictions
     from zoo.verified import Mark
 
-__all__ = ["CONFIG", "INDEX", "PREDICTIONS", "README", "WEIGHTS", "Entry", "write_entry"]
+__all__ = ["CONFIG", "INDEX", "PREDICTIONS", "README", "WEIGHTS", "Entry", "write_entry", "write_files"]
 
 _MEND = {"builtin": "reinstall the package", "cache": "`zoo pull --replace` it, or `zoo rm` it and train it again"}
 _ASK = "ask whoever keeps this folder for a good copy"
@@ -170,12 +170,7 @@ class Entry:
             NotFoundError: the weights are not here, only the predictions; or there are none.
             CorruptError: they are not the weights that the entry was published with.
         """
-        if self.external:
-            raise NotFoundError(f"{self.name!r} was made of predictions alone: there is no network to run")
-        if self.partial:
-            raise NotFoundError(
-                f"the weights of {self.name!r} are not here, only its predictions: `zoo pull {self.name}`"
-            )
+        self.need_weights()
         known = verified.recall(self.folder, self.weights_digest)
         with open_weights(self.folder, self.weights) as files:
             marks, headers = self._check_weights(files, known)
@@ -183,6 +178,15 @@ class Entry:
         if marks != known:
             verified.remember(self.folder, self.weights_digest, marks)
         return tensors
+
+    def need_weights(self) -> None:
+        """Raise `NotFoundError` if only the predictions are here, or there are no weights anywhere."""
+        if self.external:
+            raise NotFoundError(f"{self.name!r} was made of predictions alone: there is no network to run")
+        if self.partial:
+            raise NotFoundError(
+                f"the weights of {self.name!r} are not here, only its predictions: `zoo pull {self.name}`"
+            )
 
     def verify(self, *, hashed: bool = False, weightless: bool = False) -> None:
         """Read every file: sums, card, and the form of weights and predictions.
@@ -274,13 +278,18 @@ def write_entry(
     files = {WEIGHTS: weights} if isinstance(weights, bytes) else weights
     if set(files) - {INDEX} != set(weight_files(files, card.name)):
         raise ValueError(f"not the weight files of one entry: {', '.join(files)}")
+    if predictions is not None:
+        files = {**files, PREDICTIONS: predictions.encode()}
+    return write_files(target, card, {**(extra or {}), **files}, replace=replace)
+
+
+def write_files(target: Path, card: Card, files: Mapping[str, bytes], *, replace: bool = False) -> Entry:
+    """Write a card, its model card, files (name -> content) and the sums of all; see `write_entry`."""
     with new_folder(target, replace=replace) as folder:
         atomic_write(folder / CONFIG, card.to_json().encode())
         atomic_write(folder / README, model_card(card).encode())
-        for file, content in {**(extra or {}), **files}.items():
+        for file, content in files.items():
             atomic_write(folder / file, content)
-        if predictions is not None:
-            atomic_write(folder / PREDICTIONS, predictions.encode())
         write_sums(folder)
     if target.parent == cache_folder():
         forget_origin(card.name)

@@ -1,20 +1,22 @@
 """Fixtures of the zoo's tests: a package of one's own, entries that need no torch, mosaics, a disk that is full."""
 
+import dataclasses
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save
 
-from tests.conftest import CLASSES
+from tests.conftest import CLASSES, random_split
 from tests.zoo.sources.buckets import Client, ask
 from zoo import cli as zoo_cli
 from zoo import places
@@ -24,6 +26,9 @@ from zoo.data import Split
 from zoo.entry import Entry, write_entry
 from zoo.origins import Origin, write_origin
 from zoo.predictions import PUBLISHED_VIEWS, Predictions, SplitPredictions
+
+if TYPE_CHECKING:
+    import torch
 
 COLUMNS = 100
 WEIGHTS = save({"head.weight": np.arange(6, dtype=np.float16)}, metadata={"format": "pt"})
@@ -194,3 +199,54 @@ def bucket(moto: str, client: Client, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
     ask(f"{moto}/moto-api/reset")
     client.create_bucket(Bucket="zoo")
+
+
+LIMIT = 8000
+"""Bytes of a shard of the network below."""
+
+
+def again(entry: Entry) -> Entry:
+    """Return the entry as a new process sees it."""
+    return Entry(entry.name, entry.folder, entry.source)
+
+
+@pytest.fixture
+def net() -> "torch.nn.Module":
+    import torch
+
+    from zoo.archs import create
+
+    torch.manual_seed(1)
+    return create("fastnet", 10, widths=[8, 8, 8])
+
+
+@pytest.fixture
+def make(tmp_path: Path, make_entry: Callable[..., Entry], net: "torch.nn.Module") -> Callable[..., Entry]:
+    """Return a function that files the network: `make("name", torch.float32, limit=8000)`."""
+    from zoo.checkpoint import cast, encode
+    from zoo.shards import cut_to_files
+
+    card = make_entry(tmp_path, "base", splits={"test": random_split(5)}).card
+
+    def file(name: str, dtype: "torch.dtype", *, limit: int | None = None) -> Entry:
+        tensors = cast(net.state_dict(), dtype)
+        weights = encode(net, dtype) if limit is None else cut_to_files(tensors, limit)
+        predictions = Entry("base", tmp_path / "base", "").predictions()
+        return write_entry(tmp_path / name, dataclasses.replace(card, name=name), weights, predictions)
+
+    return file
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the sizes of the files that are hashed, and let all files be old."""
+    sizes: list[int] = []
+    digest, now = hashlib.file_digest, time.time_ns
+
+    def spy(file: object, name: str) -> object:
+        sizes.append(os.fstat(file.fileno()).st_size)  # type: ignore[attr-defined]
+        return digest(file, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("zoo.weights.hashlib.file_digest", spy)
+    monkeypatch.setattr("zoo.verified.time.time_ns", lambda: now() + 10**10)
+    return sizes

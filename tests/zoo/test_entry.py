@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import files_up_to, random_split
-from tests.zoo.conftest import WEIGHTS, file_entry, flip_bit, in_part, listing, refresh_sums, sample_card
+from tests.zoo.conftest import WEIGHTS, again, file_entry, flip_bit, in_part, listing, refresh_sums, sample_card
 from zoo.entry import CONFIG, PREDICTIONS, Entry, write_entry
 from zoo.entry import WEIGHTS as WEIGHTS_FILE
 from zoo.errors import CorruptError, NotFoundError, StorageError
@@ -26,11 +26,6 @@ STORED = Predictions({"test": SPLIT})
 @pytest.fixture
 def entry(tmp_path: Path) -> Entry:
     return file_entry(tmp_path / "zoo", "sample", predictions=STORED)
-
-
-def again(entry: Entry) -> Entry:
-    """Return the entry as a new process sees it."""
-    return Entry(entry.name, entry.folder, entry.source)
 
 
 def test_what_is_written(entry: Entry) -> None:

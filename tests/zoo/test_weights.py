@@ -1,9 +1,7 @@
-"""The weights of an entry: mapped, whole, in one file or in shards, and hashed whenever they may have changed."""
+"""The weights of an entry: mapped, whole, and hashed whenever they may have changed."""
 
 import dataclasses
 import gc
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -16,42 +14,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from tests.conftest import random_split
-from tests.zoo.conftest import file_entry, flip_bit, in_part, refresh_sums
+from tests.zoo.conftest import LIMIT, again, file_entry, flip_bit
 from zoo import verified
-from zoo.archs import create
-from zoo.checkpoint import cast, encode
-from zoo.entry import INDEX, Entry, write_entry
-from zoo.errors import CorruptError, NotFoundError
-from zoo.shards import cut_to_files
+from zoo.entry import Entry, write_entry
+from zoo.errors import CorruptError
 from zoo.weights import open_weights
-
-LIMIT = 8000
-
-
-@pytest.fixture
-def net() -> torch.nn.Module:
-    torch.manual_seed(1)
-    return create("fastnet", 10, widths=[8, 8, 8])
-
-
-@pytest.fixture
-def make(tmp_path: Path, make_entry: Callable[..., Entry], net: torch.nn.Module) -> Callable[..., Entry]:
-    """Return a function that files the network: `make("name", torch.float32, limit=8000)`."""
-    card = make_entry(tmp_path, "base", splits={"test": random_split(5)}).card
-
-    def file(name: str, dtype: torch.dtype, *, limit: int | None = None) -> Entry:
-        tensors = cast(net.state_dict(), dtype)
-        weights = encode(net, dtype) if limit is None else cut_to_files(tensors, limit)
-        predictions = Entry("base", tmp_path / "base", "").predictions()
-        return write_entry(tmp_path / name, dataclasses.replace(card, name=name), weights, predictions)
-
-    return file
-
-
-def again(entry: Entry) -> Entry:
-    """Return the entry as a new process sees it."""
-    return Entry(entry.name, entry.folder, entry.source)
 
 
 def same(one: torch.nn.Module, two: torch.nn.Module) -> bool:
@@ -149,21 +116,6 @@ def test_tensors_that_are_not_aligned_and_empty_ones(tmp_path: Path) -> None:
             assert found[name].data_ptr() % value.itemsize == 0
 
 
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the sizes of the files that are hashed, and let all files be old."""
-    sizes: list[int] = []
-    digest, now = hashlib.file_digest, time.time_ns
-
-    def spy(file: object, name: str) -> object:
-        sizes.append(os.fstat(file.fileno()).st_size)  # type: ignore[attr-defined]
-        return digest(file, name)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("zoo.weights.hashlib.file_digest", spy)
-    monkeypatch.setattr("zoo.verified.time.time_ns", lambda: now() + 10**10)
-    return sizes
-
-
 @pytest.mark.parametrize("limit", [None, LIMIT])
 def test_files_are_hashed_once(make: Callable[..., Entry], hashed: list[int], limit: int | None) -> None:
     entry = make("sample", torch.float32, limit=limit)
@@ -256,78 +208,6 @@ def test_other_sums_make_the_record_void(make: Callable[..., Entry]) -> None:
         again(entry).load()
     sums.write_text(text)
     again(entry).load()
-
-
-def test_the_digest_is_that_of_the_one_file(make: Callable[..., Entry]) -> None:
-    whole, cut = make("whole", torch.float16), make("cut", torch.float16, limit=LIMIT)
-    assert whole.weights_digest == whole.sum_of("model.safetensors")
-    assert cut.weights_digest == whole.weights_digest
-    assert cut.weights_digest == hashlib.sha256((whole.folder / "model.safetensors").read_bytes()).hexdigest()
-    assert make("finer", torch.float16, limit=LIMIT // 2).weights_digest == cut.weights_digest
-    assert make("full", torch.float32).weights_digest != cut.weights_digest
-    with pytest.raises(CorruptError, match=r"has no model\.safetensors"):
-        cut.sum_of("model.safetensors")
-
-
-def forge(entry: Entry, change: Callable[[dict[str, dict[str, object]]], object]) -> None:
-    path = entry.folder / INDEX
-    table = json.loads(path.read_text())
-    change(table)
-    path.write_text(json.dumps(table))
-    refresh_sums(entry.folder)
-
-
-@pytest.mark.usefixtures("hashed")
-def test_an_index_cannot_pass_its_shards_off_as_other_weights(make: Callable[..., Entry]) -> None:
-    entry = make("sample", torch.float16, limit=LIMIT)
-    entry.load()  # the shards are on record
-    forge(entry, lambda index: index["metadata"].update(sha256="0" * 64))
-    assert again(entry).weights_digest == "0" * 64
-    for use in (Entry.load, Entry.verify):
-        with pytest.raises(CorruptError, match=f"{INDEX} states another sha256 of the weights than the shards"):
-            use(again(entry))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda index: index["weight_map"].update(more="../model.safetensors"), "is not the index of these shards"),
-        (lambda index: index["weight_map"].pop("head.weight"), "is wrong about"),
-        (lambda index: index["metadata"].update(total_size=1), "says 1 bytes of tensors"),
-    ],
-)
-def test_an_index_that_is_wrong(
-    make: Callable[..., Entry], change: Callable[[dict[str, dict[str, object]]], object], message: str
-) -> None:
-    entry = make("sample", torch.float16, limit=LIMIT)
-    forge(entry, change)
-    for use in (Entry.load, Entry.verify):
-        with pytest.raises(CorruptError, match=message):
-            use(again(entry))
-
-
-def test_shards_of_which_some_are_missing(make: Callable[..., Entry], zoo_home: Path) -> None:
-    entry = in_part(make("sample", torch.float16, limit=LIMIT), zoo_home)
-    for file in entry.weights:
-        (entry.folder / file).unlink()
-        part = again(entry)
-        assert part.partial
-        part.verify()
-        assert part.weights_digest == entry.weights_digest
-        with pytest.raises(NotFoundError, match="`zoo pull sample`"):
-            part.load()
-    (entry.folder / INDEX).unlink()
-    assert not again(entry).partial
-    with pytest.raises(CorruptError, match=f"{INDEX} cannot be read"):
-        again(entry).verify()
-
-
-def test_the_shards_that_are_here_are_verified(make: Callable[..., Entry], zoo_home: Path) -> None:
-    entry = in_part(make("sample", torch.float16, limit=LIMIT), zoo_home)
-    (entry.folder / entry.weights[0]).unlink()
-    flip_bit(entry.folder / entry.weights[1], -3)
-    with pytest.raises(CorruptError, match=f"{entry.weights[1]} is damaged"):
-        again(entry).verify()
 
 
 @pytest.mark.parametrize(

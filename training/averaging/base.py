@@ -12,7 +12,7 @@ from training.averaging.batch_norm import BatchSource, recompute_statistics
 from tta.predict import Precision
 from zoo.errors import MenagerieError, UsageError
 
-__all__ = ["Averager", "BatchSource", "first_step", "get_tensors", "is_due", "put_tensors", "with_tensors"]
+__all__ = ["Averager", "BatchSource", "first_step", "is_due", "put_tensors", "with_tensors"]
 
 _Net = TypeVar("_Net", bound=nn.Module)
 
@@ -57,7 +57,7 @@ def with_tensors(net: _Net, values: Mapping[str, Tensor]) -> _Net:
 @torch.no_grad()
 def put_tensors(net: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Overwrite some parameters and buffers of a network: name -> tensor of its shape, converted to its dtype."""
-    own = get_tensors(net)
+    own = _tensors(net)
     for name, value in values.items():
         own[name].copy_(value)
 
@@ -111,9 +111,13 @@ class Averager(ABC):
             step: optimizer steps done so far, from 1.
         """
         if is_due(step, self.start, self.every):
-            own = get_tensors(net)
-            self._take({name: own[name].detach() for name in self._shapes})
+            self._take(self._snapshot(net))
             self.updates += 1
+
+    def _snapshot(self, net: nn.Module) -> dict[str, Tensor]:
+        """Return what is averaged of a network: its own tensors."""
+        own = _tensors(net)
+        return {name: own[name].detach() for name in self._shapes}
 
     def _take(self, current: dict[str, Tensor]) -> None:
         """Blend a snapshot into the averages; the first one is copied."""
@@ -175,7 +179,7 @@ class Averager(ABC):
         return {name: t.to(self._device, copy=True) for name, t in tensors.items()}
 
 
-def get_tensors(net: nn.Module) -> dict[str, Tensor]:
+def _tensors(net: nn.Module) -> dict[str, Tensor]:
     """Return all parameters and buffers; a shared one appears once."""
     return {**dict(net.named_parameters()), **dict(net.named_buffers())}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from training.averaging.base import Averager, get_tensors, is_due, put_tensors
+from training.averaging.base import Averager, is_due, put_tensors
 from zoo.errors import UsageError
 
 __all__ = ["Lookahead"]
@@ -47,7 +47,7 @@ class Lookahead(Averager):
         self.decay, self.steps, self.ramp = decay, steps, ramp
         self._step = 0
         with torch.no_grad():
-            self._take({name: t.detach() for name, t in get_tensors(net).items() if name in self._shapes})
+            self._take(self._snapshot(net))
 
     @torch.no_grad()
     def update(self, net: nn.Module, step: int) -> None:

@@ -8,12 +8,8 @@ import numpy.typing as npt
 
 from zoo.card import Card
 from zoo.data import Split
-from zoo.entry import CONFIG, PREDICTIONS, README, Entry
+from zoo.entry import PREDICTIONS, Entry, write_files
 from zoo.errors import DataError
-from zoo.files import atomic_write, new_folder, write_sums
-from zoo.home import cache_folder
-from zoo.model_card import model_card
-from zoo.origins import forget_origin
 from zoo.predictions import Predictions, SplitPredictions
 
 __all__ = ["to_stored", "write_external"]
@@ -50,11 +46,4 @@ def write_external(target: Path, card: Card, predictions: Predictions, *, replac
     Raises:
         StorageError: the disk refuses, or `target` exists and `replace` is false.
     """
-    with new_folder(target, replace=replace) as folder:
-        atomic_write(folder / CONFIG, card.to_json().encode())
-        atomic_write(folder / README, model_card(card).encode())
-        atomic_write(folder / PREDICTIONS, predictions.encode())
-        write_sums(folder)
-    if target.parent == cache_folder():
-        forget_origin(card.name)
-    return Entry(card.name, target, str(target.parent))
+    return write_files(target, card, {PREDICTIONS: predictions.encode()}, replace=replace)

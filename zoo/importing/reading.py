@@ -18,7 +18,7 @@ _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic num
 _TAR = (257, b"ustar")
 _LONGEST_PICKLE = 64 << 20
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-# Whatever a damaged file provokes in zipfile, in torch's unpickler or in its C++.
+# Whatever a damaged file provokes in zipfile, in torch's unpickler or in its C++, by the bases of what is raised.
 _BAD = (
     RuntimeError,
     ValueError,
@@ -31,7 +31,6 @@ _BAD = (
     OSError,
     MemoryError,
     ImportError,
-    NotImplementedError,
     struct.error,
     pickle.PickleError,
     zipfile.BadZipFile,

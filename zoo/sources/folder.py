@@ -98,7 +98,8 @@ class FolderTransport:
                 continue
             with new_folder(self.folder / name, replace=True) as folder:
                 arrived = _write(folder, own)
-                wrong = [file for file, digest in arrived.items() if digest != _wanted(folder).get(file, digest)]
+                wanted = _wanted(folder)
+                wrong = [file for file, digest in arrived.items() if digest != wanted.get(file, digest)]
                 if wrong:
                     raise StorageError(f"{wrong[0]} of {name!r} did not arrive in {self.folder} as it was: try again")
 

@@ -1,19 +1,19 @@
 """A committee as one `torch.nn.Module`: images in, probabilities out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ensemble.lockfile import Committee
+from ensemble.tensor_merge import merge_log_probs
 from tta.views import view_set
 from zoo import store
 from zoo.entry import Entry
 from zoo.errors import DataError, UsageError
 
 __all__ = ["Ensemble", "Verdict"]
-
-_TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,10 @@ class Ensemble(nn.Module):
         largest = max(m.weight for m in committee.members)  # so that the sum of huge weights stays finite
         weights = torch.tensor([m.weight / largest for m in committee.members], dtype=torch.float64)
         of_views = torch.tensor([view.weight for view in self.views], dtype=torch.float64)
-        self.register_buffer("means", torch.tensor([card.mean for card in cards]).view(-1, 3, 1, 1))
-        self.register_buffer("stds", torch.tensor([card.std for card in cards]).view(-1, 3, 1, 1))
+        stats = [(card.mean, card.std) for card in cards]
+        self._normalised_as = [stats.index(own) for own in stats]
+        self.register_buffer("means", torch.tensor([mean for mean, _ in stats]).view(-1, 3, 1, 1))
+        self.register_buffer("stds", torch.tensor([std for _, std in stats]).view(-1, 3, 1, 1))
         self.register_buffer("weights", (weights / weights.sum()).float())
         self.register_buffer("temperatures", torch.tensor([m.temperature for m in committee.members]))
         self.register_buffer("view_weights", (of_views / of_views.sum()).float())
@@ -100,28 +102,14 @@ class Ensemble(nn.Module):
         Raises:
             UsageError: not uint8 `[N, H, W, 3]` or floating point `[N, 3, H, W]` of the members' size.
         """
-        logs = self._log_probs(self._planes(images))  # [M, V, N, C]
+        logs = self.log_probs(self.planes(images))
         weights, of_views = self.weights.to(logs.dtype), self.view_weights.to(logs.dtype)
-        by_member = torch.einsum("v,mvnc->mnc", of_views, logs.exp())
-        mean = torch.einsum("m,mnc->nc", weights, by_member)
-        own = by_member
-        if self.merge == "logits":
-            own = torch.einsum("v,mvnc->mnc", of_views, logs).softmax(-1)
-            probs = (torch.einsum("m,v,mvnc->nc", weights, of_views, logs) / self.temperature).softmax(-1)
-            top = probs.argmax(-1)
-        elif self.merge == "vote":
-            votes = nn.functional.one_hot(by_member.argmax(-1), mean.shape[-1]).to(mean.dtype)
-            probs = torch.einsum("m,mnc->nc", weights, votes)
-            tied = probs >= probs.amax(-1, keepdim=True) - len(self.nets) * torch.finfo(probs.dtype).eps
-            top = torch.where(tied, mean, -1.0).argmax(-1)
-        else:
-            probs = (mean.clamp_min(_TINY).log() / self.temperature).softmax(-1) if self.temperature != 1 else mean
-            top = mean.argmax(-1)
-        others = (own.argmax(-1) != top).to(mean.dtype)
+        probs, top, own = merge_log_probs(logs, weights, of_views, self.merge, self.temperature)
+        others = (own.argmax(-1) != top).to(logs.dtype)
         return Verdict(probs, top, own, torch.einsum("m,mn->n", weights, others))
 
-    def _planes(self, images: Tensor) -> Tensor:
-        """Return images as floating point `[N, 3, H, W]` in 0..1."""
+    def planes(self, images: Tensor) -> Tensor:
+        """Return images as floating point `[N, 3, H, W]` in 0..1; errors as in `verdict`."""
         size = tuple(self.input_size)
         if images.dtype == torch.uint8 and images.ndim == 4 and tuple(images.shape[1:]) == (*size, 3):  # noqa: PLR2004
             return images.permute(0, 3, 1, 2).to(self.means.dtype) / 255
@@ -132,15 +120,31 @@ class Ensemble(nn.Module):
             f"or floating point [N, 3, {size[0]}, {size[1]}] in 0..1"
         )
 
-    def _log_probs(self, planes: Tensor) -> Tensor:
-        """Return each network's log-probabilities under each view, after its temperature, `[M, V, N, C]`."""
+    def log_probs(
+        self, planes: Tensor, members: Sequence[int] | None = None, views: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return networks' log-probabilities under views, after their temperatures.
+
+        Args:
+            planes: `[N, 3, H, W]` in 0..1, from `planes`.
+            members: positions of M members, at least one [default: all].
+            views: positions of V views, at least one [default: all].
+
+        Returns:
+            `[M, V, N, C]`, in fp32 at least: merging is no work for half precision.
+        """
+        members = range(len(self.nets)) if members is None else members
+        shown = [self.views[v] for v in (range(len(self.views)) if views is None else views)]
+        seen: dict[int, Tensor] = {}  # by the member whose normalisation it is
         said = []
-        for net, mean, std, temperature in zip(self.nets, self.means, self.stds, self.temperatures, strict=True):
-            image = (planes - mean) / std
-            seen = torch.stack([view.apply(image) for view in self.views])
-            logits = torch.unflatten(net(seen.flatten(0, 1)), 0, seen.shape[:2])
-            wide = torch.promote_types(logits.dtype, torch.float32)  # merging is no work for half precision
-            said.append((logits.to(wide) / temperature).log_softmax(-1))
+        for m in members:
+            first = self._normalised_as[m]
+            if first not in seen:
+                image = (planes - self.means[m]) / self.stds[m]
+                seen[first] = torch.cat([view.apply(image) for view in shown])
+            logits = torch.unflatten(self.nets[m](seen[first]), 0, (len(shown), len(planes)))
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            said.append((logits.to(wide) / self.temperatures[m]).log_softmax(-1))
         return torch.stack(said)
 
     def extra_repr(self) -> str:

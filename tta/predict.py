@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tta.batches import device_batches
 from tta.views import View
 from zoo.data.split import Pixels
 from zoo.images import normalize
@@ -51,8 +52,7 @@ def view_logits(
         View name -> float32 `[N, C]`.
     """
     parts: dict[str, list[Tensor]] = {view.name: [] for view in views}
-    for start in range(0, len(images), batch_size):
-        pixels = torch.from_numpy(images[start : start + batch_size]).to(device)
+    for pixels in device_batches(images, batch_size, device):
         batch = normalize(pixels, *stats)
         with autocast(device, precision):
             for view in views:

@@ -1,0 +1,49 @@
+"""A frozen committee says what the committee says."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from ensemble.frozen import freeze
+from ensemble.merge import MERGES, Merge
+from ensemble.module import Ensemble
+from tta.freeze import Setting
+
+if TYPE_CHECKING:
+    from tests.ensemble.conftest import Zoo
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("how", MERGES)
+def test_it_says_the_same(zoo: "Zoo", how: Merge) -> None:
+    model = Ensemble(zoo.committee("tiny-a=2,tiny-b=0.5,tiny-c", "flip", how, 0.7))
+    images = torch.from_numpy(zoo.split.images)
+    with torch.inference_mode():
+        plain, frozen = model.verdict(images), freeze(model, Setting(CPU)).verdict(images)
+        near = freeze(model, Setting(CPU, "bf16"))(images)
+    for name in ("probs", "top", "member_probs", "disagreement"):
+        assert_close(getattr(frozen, name), getattr(plain, name), rtol=1e-4, atol=1e-5)
+    if how != "vote":
+        assert 0 < (near - plain.probs).abs().max() < 0.05
+
+
+def test_the_committee_given_is_not_changed(zoo: "Zoo") -> None:
+    model = Ensemble(zoo.committee("tiny-a,tiny-b"))
+    nets, before = list(model.nets), {name: values.clone() for name, values in model.state_dict().items()}
+    frozen = freeze(model, Setting(CPU, "bf16"))
+    frozen.weights.fill_(7)
+    assert list(model.nets) == nets
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+
+
+def test_it_can_be_taken_apart_into_stages(zoo: "Zoo") -> None:
+    model = Ensemble(zoo.committee("tiny-a,tiny-b,tiny-c", "flip+shift1"))
+    frozen = freeze(model, Setting(CPU))
+    images = torch.from_numpy(zoo.split.images[:5])
+    with torch.inference_mode():
+        whole = frozen.log_probs(frozen.planes(images))
+        part = frozen.log_probs(frozen.planes(images), members=[2, 0], views=[3, 1, 0])
+    assert_close(part, whole[[2, 0]][:, [3, 1, 0]], rtol=1e-4, atol=1e-5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ensemble.fit.limits import Limits
-from ensemble.fit.objective import Features, Objective, features
+from ensemble.fit.objective import Features, Objective, features, keys
 from ensemble.fit.pool import Pool
 from ensemble.fit.search import beam_search
 from ensemble.fit.subsets import score_subsets
@@ -38,6 +38,31 @@ def test_greedy_is_its_slow_twin(pool: Pool, objective: Objective) -> None:
     of = features(pool, "flip", np.ones(7), objective)
     found = beam_search(of, Limits(np.zeros(7)), rounds=8)
     members, key = slow_greedy(pool, objective, 8)
+    assert found.members == members
+    assert found.key == pytest.approx(key, abs=1e-5)
+
+
+def slow_beam(of: Features, width: int, rounds: int) -> tuple[tuple[int, ...], float]:
+    """Beam search that counts every image for every candidate."""
+    beam: list[tuple[int, ...]] = [()]
+    best: tuple[float, tuple[int, ...]] = (np.inf, ())
+    for size in range(1, rounds + 1):
+        bags = sorted({tuple(sorted((*bag, m))) for bag in beam for m in range(len(of))})
+        scores = keys(np.stack([of[list(bag)].sum(0) for bag in bags]), size)
+        beam = [bags[place] for place in np.argsort(scores, kind="stable")[:width]]
+        best = min(best, (float(scores.min()), beam[0]), key=lambda pair: pair[0])
+    return best[1], best[0]
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_images_that_no_candidate_can_change_are_rightly_left_out(width: int) -> None:
+    """Many easy images, some lost ones, and a few that are close: those alone are counted after some rounds."""
+    rng = np.random.default_rng(3)
+    ease = np.repeat([0.6, -0.4, 0.05], [500, 60, 40])
+    leads = ease + rng.uniform(-0.3, 0.3, (20, 3, 600))
+    of = np.concatenate((np.clip(ease + 0.4, 0.1, 1) + rng.uniform(-0.05, 0.05, (20, 1, 600)), leads), 1)
+    found = beam_search(of.astype(np.float32), Limits(np.zeros(20)), width=width, rounds=12)
+    members, key = slow_beam(of.astype(np.float32), width, 12)
     assert found.members == members
     assert found.key == pytest.approx(key, abs=1e-5)
 

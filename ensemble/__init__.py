@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ensemble.cascade.run import Cascade
     from ensemble.merge import Merge
     from ensemble.module import Ensemble
 
 __all__ = ["load"]
 
 
-def load(source: str | Path, *, views: str = "none", merge: "Merge" = "probs") -> "Ensemble":
+def load(source: str | Path, *, views: str = "none", merge: "Merge" = "probs") -> "Ensemble | Cascade":
     """Return a committee as an `nn.Module` in eval mode, in fp32, on the CPU; see `Ensemble`.
+
+    One with a cascade is a `Cascade`: called on images it answers with early exits; `exits(images)` also says who left
+    where, and its `whole` is the `Ensemble`.
 
     Args:
         source: path of an `ensemble.json`, which has its own views and merge; or members as `ensemble eval --members`
@@ -36,7 +40,12 @@ def load(source: str | Path, *, views: str = "none", merge: "Merge" = "probs") -
     if isinstance(source, Path) or source.endswith(".json"):
         if (views, merge) != ("none", "probs"):
             raise UsageError(f"{source} has its own views and merge: leave them out")
-        return Ensemble(read_lockfile(Path(source)))
+        committee = read_lockfile(Path(source))
+        if not committee.cascade:
+            return Ensemble(committee)
+        from ensemble.cascade.run import Cascade  # noqa: PLC0415
+
+        return Cascade(Ensemble(committee), committee)
     if merge not in MERGES:
         raise UsageError(f"unknown merge {merge!r}; there are {', '.join(MERGES)}")
     return Ensemble(Committee(tuple(parse_members(source)), views, merge))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ensemble.cascade.stored import Exits, describe, stored_exits
 from ensemble.lockfile import Committee
 from ensemble.members import Member
 from ensemble.merge import Merge, Vote, merge
@@ -50,7 +51,7 @@ class Ballots:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of an evaluation; `to_dict` has the keys of `ensemble eval --json`."""
+    """The result of an evaluation; `to_dict` has the keys of `ensemble eval --json`, `cascade` only if there is one."""
 
     dataset: str
     split: str
@@ -63,10 +64,14 @@ class Report:
     seconds: float
     members: list[dict[str, Any]]
     ensemble: dict[str, Any]
+    cascade: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON types; accuracies are fractions, NLL in nats, null for votes."""
-        return {**asdict(self), "views": list(self.views)}
+        table = {**asdict(self), "views": list(self.views)}
+        if self.cascade is None:
+            del table["cascade"]
+        return table
 
 
 class SplitSource:
@@ -256,8 +261,9 @@ def score(
     device: str | None = None,
     precision: str | None = None,
     seconds: float = 0.0,
+    exits: Exits | None = None,
 ) -> Report:
-    """Merge the ballots and measure each member and the ensemble.
+    """Merge the ballots and measure each member and the ensemble; of a cascade, what it answers.
 
     Args:
         committee: whose votes these are.
@@ -267,6 +273,7 @@ def score(
         device: on which the networks ran.
         precision: in which they ran.
         seconds: that getting the ballots took.
+        exits: of the cascade when it ran; by default what it answers on the ballots.
     """
     began = time.perf_counter()
     labels = ballots.labels
@@ -283,7 +290,12 @@ def score(
                 "ece": ece(probs, labels, top),
             }
         )
-    probs, top = merge(ballots.votes, committee.merge, committee.temperature)
+    if committee.cascade:
+        exits = exits or stored_exits(committee, ballots.votes)
+        probs, top = exits.probs, exits.top
+        cascade = describe(committee, ballots.votes, exits, labels)
+    else:
+        (probs, top), cascade = merge(ballots.votes, committee.merge, committee.temperature), None
     right = int((top == labels).sum())
     return Report(
         dataset=of.dataset,
@@ -303,4 +315,5 @@ def score(
             "brier": brier(probs, labels),
             "ece": ece(probs, labels, top),
         },
+        cascade=cascade,
     )

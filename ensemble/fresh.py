@@ -6,18 +6,24 @@ from functools import partial
 import numpy as np
 import torch
 
+from ensemble.cascade.run import Cascade, TensorExits
+from ensemble.cascade.stored import Exits
 from ensemble.evaluate import Ballots, SplitSource, entry_vote, settled_vote
 from ensemble.lockfile import Committee
 from ensemble.merge import Vote
+from ensemble.module import Ensemble
 from ensemble.view_cache import keep_views
-from tta.predict import Precision, view_logits
+from tta.batches import device_batches
+from tta.predict import Precision, autocast, view_logits
 from tta.views import view_set
 from zoo.data import Split
 from zoo.entry import Entry
 from zoo.errors import DataError
 from zoo.predictions import PUBLISHED_VIEWS
 
-__all__ = ["fresh_ballots", "keep_ballots"]
+__all__ = ["fresh_ballots", "fresh_exits", "keep_ballots"]
+
+_BATCH = 2000  # for a cascade, of which later stages get a few
 
 
 def fresh_ballots(
@@ -75,6 +81,46 @@ def fresh_ballots(
         )
         votes.append(entry_vote(member, dict(logits), committee.views))
     return Ballots(votes, split.labels[split.order])
+
+
+def fresh_exits(
+    committee: Committee,
+    source: SplitSource,
+    *,
+    device: torch.device,
+    precision: Precision = "fp32",
+    limit: int | None = None,
+    progress: Callable[[int, str], None] | None = None,
+) -> Exits:
+    """Run a committee's cascade with its early exits, batch by batch: what no image needs is not computed.
+
+    Args:
+        committee: with a cascade.
+        source: the split.
+        device: where to run.
+        precision: of the networks.
+        limit: run on this many images only, the first of the split's own order.
+        progress: called after each batch with the number of images in it and `cascade`.
+
+    Returns:
+        What it says, with rows in the order of `Split.order`.
+
+    Raises:
+        DataError, CorruptError, NotFoundError: as in `fresh_ballots`.
+    """
+    for entry in (m.origin for m in committee.members if isinstance(m.origin, Entry)):
+        _check_fit(entry, source.split)
+    split = source.split if limit is None else source.split.subset(slice(limit))
+    cascade = Cascade(Ensemble(committee), committee).to(device)
+    parts: list[TensorExits] = []
+    with torch.inference_mode(), autocast(device, precision):
+        for pixels in device_batches(split.images[split.order], _BATCH, device):
+            parts.append(cascade.exits(pixels))
+            _show(progress, "cascade", len(pixels))
+    probs, top, stage = (
+        torch.cat([getattr(part, name) for part in parts]).cpu().numpy() for name in ("probs", "top", "stage")
+    )
+    return Exits(probs.astype(np.float64), top, stage)
 
 
 def keep_ballots(committee: Committee, ballots: Ballots, source: SplitSource) -> None:

@@ -19,7 +19,9 @@ BELOW = {
 }
 """Top-level package -> those it may import from. `training` and `ensemble` do not know each other."""
 
-SHARED = {"zoo.cli.complete", "zoo.cli.device", "zoo.cli.group", "zoo.cli.progress"}
+SHARED = {
+    f"zoo.cli.{name}" for name in ("complete", "device", "dry_run", "group", "interrupt", "progress", "training_run")
+}
 """What the command line of another package may take from the zoo's."""
 
 LONGEST = 350

@@ -1,4 +1,4 @@
-"""Distillation inside a run: a teacher that is given, or the network's own past."""
+"""Distillation inside a run: a teacher that is given, its stored answers, or the network's own past."""
 
 import copy
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.augment.fixed import Answers
 from training.losses import distillation_loss
 from training.recipe import Distill
 from zoo.errors import UsageError
@@ -26,23 +27,24 @@ class Teaching:
 
     Args:
         distill: the recipe's.
-        teacher: the teacher, if it is given.
+        teacher: the teacher, if it is given, or what it said: then batches come with the answers to them.
 
     Raises:
         UsageError: the recipe wants a teacher and there is none, or the other way round.
     """
 
-    def __init__(self, distill: Distill, teacher: Teacher | None) -> None:
+    def __init__(self, distill: Distill, teacher: Teacher | Answers | None) -> None:
         if (distill.teacher == "given") != (teacher is not None):
             raise UsageError(
                 "the recipe needs a teacher: give --teacher NAME"
                 if teacher is None
                 else "the recipe's network is its own teacher: leave --teacher out"
             )
-        self._distill, self._given = distill, teacher
+        self._distill, self._is_given = distill, teacher is not None
+        self._asked = None if isinstance(teacher, Answers) else teacher
         self._past: nn.Module | None = None
 
-    def loss(self, hard: Tensor, logits: Tensor, images: Tensor, t: float) -> Tensor:
+    def loss(self, hard: Tensor, logits: Tensor, images: Tensor, t: float, answers: Tensor | None = None) -> Tensor:
         """Return the loss of a batch.
 
         Args:
@@ -50,18 +52,20 @@ class Teaching:
             logits: the student's, `[N, C]`.
             images: what they are the answers to.
             t: share of the run done, in [0, 1).
+            answers: a given teacher's `[N, C]`, if they are stored.
         """
-        teacher = self._given or self._past
-        if teacher is None:  # the first epoch of its own teacher
+        teacher = self._asked or self._past
+        if answers is None and teacher is not None:
+            with torch.no_grad():
+                answers = teacher(images)
+        if answers is None:  # the first epoch of its own teacher
             return hard
-        with torch.no_grad():
-            wanted = teacher(images)
-        soft_share = (1 - self._distill.hard_share) * (1.0 if self._given else t)
-        return (1 - soft_share) * hard + soft_share * distillation_loss(logits, wanted, self._distill.temperature)
+        soft_share = (1 - self._distill.hard_share) * (1.0 if self._is_given else t)
+        return (1 - soft_share) * hard + soft_share * distillation_loss(logits, answers, self._distill.temperature)
 
     def end_epoch(self, net: nn.Module) -> None:
         """Make the network as it is now the next epoch's teacher, if it is its own."""
-        if self._given is None:
+        if not self._is_given:
             self._past = copy.deepcopy(net).eval().requires_grad_(False)
 
     def state_dict(self) -> dict[str, Any]:

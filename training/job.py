@@ -1,7 +1,9 @@
 """What one training run is about: a recipe, a seed, and the data."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from training.recipe import Recipe
 from training.schedules import cycle_ends, factor
@@ -24,7 +26,7 @@ class Job:
         mean: per channel, in units of 0..1; for CIFAR the usual constants, which are of all 50,000 images.
         std: per channel, likewise.
         overrides: `key=value` of the recipe that were given where training was started.
-        teacher: which network is distilled, if one was given; for the records.
+        teacher: which network or committee is distilled, if one was given, as JSON can say it; for the records.
     """
 
     recipe: Recipe
@@ -35,7 +37,7 @@ class Job:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     overrides: tuple[str, ...] = ()
-    teacher: str = ""
+    teacher: str | Mapping[str, Any] = ""
 
     def check(self) -> None:
         """Raise `UsageError` if the images are too few for the recipe."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.augment import Batches
+from training.augment import Answers, Batches
 from training.averaging import Averager, Swag, build_averager
 from training.distill import Teacher, Teaching
 from training.distributed import World
@@ -53,7 +53,7 @@ def train(
     progress: Callable[[dict[str, float] | None], None],
     save_every: float = 60.0,
     stop: Callable[[], bool] = lambda: False,
-    teacher: Teacher | None = None,
+    teacher: Teacher | Answers | None = None,
     world: World | None = None,
 ) -> Trained:
     """Train one network, or go on where `run` was left.
@@ -68,7 +68,7 @@ def train(
         progress: called after each step; with the epoch's metrics after its last one.
         save_every: seconds between saved states, apart from the one at the end of each epoch.
         stop: asked now and then; once it says yes, the state is saved and the run ends.
-        teacher: for a recipe that distils from a given one.
+        teacher: for a recipe that distils from a given one, or its stored answers, on `device`.
         world: the processes that train together; alone by default.
 
     Raises:
@@ -114,11 +114,12 @@ class _NotFiniteError(Exception):
 class _Loop:
     """The state of a run, and how it moves on by an epoch."""
 
-    def __init__(self, job: Job, device: torch.device, world: World, teacher: Teacher | None) -> None:
+    def __init__(self, job: Job, device: torch.device, world: World, teacher: Teacher | Answers | None) -> None:
         recipe = job.recipe
         self.job, self.device, self.world = job, device, world
         job.check()
         self.net = prepare_network(job).to(device).train()
+        self.answers = teacher if isinstance(teacher, Answers) else None
         self.batches = self._batches(recipe.augment, world)
         if recipe.distill is None and teacher is not None:
             raise UsageError(f"recipe {recipe.name!r} has no [distill] table, so there is no use for a teacher")
@@ -133,7 +134,15 @@ class _Loop:
     def _batches(self, augment: Augment, world: World) -> Batches:
         job, recipe = self.job, self.job.recipe
         return Batches(
-            job.part, augment, recipe.batch_size, job.seed, *job.stats, self.device, rank=world.rank, world=world.size
+            job.part,
+            augment,
+            recipe.batch_size,
+            job.seed,
+            *job.stats,
+            self.device,
+            rank=world.rank,
+            world=world.size,
+            answers=self.answers,
         )
 
     def run_epoch(self) -> Iterator[dict[str, float] | None]:
@@ -141,8 +150,8 @@ class _Loop:
         epoch, start = divmod(self.step, len(self.batches))
         began = time.perf_counter()
         self.net.train()
-        for images, targets in self.batches.epoch(epoch, start):
-            self.sums += self.take_step(images, targets, self.step)
+        for images, targets, answers in self.batches.taught(epoch, start):
+            self.sums += self.take_step(images, targets, self.step, answers)
             self.step += 1
             if self.averager is not None:
                 self.averager.update(self.net, self.step)

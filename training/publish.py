@@ -88,7 +88,7 @@ def publish(
             "versions": f"python {platform.python_version()}, torch {torch.__version__}",
             **({"weights": made.weights} if made.weights else {}),
             **({"overrides": list(job.overrides)} if job.overrides else {}),
-            **({"teacher": job.teacher} if job.teacher else {}),
+            **_distilled(job),
         },
     )
     splits = {"val": job.val, "test": test}
@@ -133,6 +133,15 @@ def file_network(
     stored = {name: predict_split(rounded, split, stats, device, progress) for name, split in splits.items()}
     card = dataclasses.replace(card, metrics={name: accuracies(split) for name, split in stored.items()})
     return write_entry(target, card, weights, Predictions(stored), extra=extra, replace=replace)
+
+
+def _distilled(job: Job) -> dict[str, object]:
+    """Return what a card says of a given teacher, and how its answers were mixed with the labels."""
+    if not job.teacher:
+        return {}
+    distill = job.recipe.distill
+    mixed = {"distill_temperature": distill.temperature, "hard_share": distill.hard_share} if distill else {}
+    return {"teacher": job.teacher if isinstance(job.teacher, str) else dict(job.teacher), **mixed}
 
 
 def _device_name(device: torch.device) -> str:

@@ -17,7 +17,7 @@ from zoo.data import Split
 from zoo.errors import CorruptError, UsageError
 from zoo.files import atomic_write, storage_errors
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "in_order"]
 
 
 class RunFolder:
@@ -40,7 +40,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         about_job = {
             "seed": job.seed,
-            "data": _in_order(job.part),
+            "data": in_order(job.part),
             "held_out": job.val.fingerprint,
             "stats": job.stats,
             "teacher": job.teacher,
@@ -132,6 +132,6 @@ def _write(path: Path, table: dict[str, Any]) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def _in_order(split: Split) -> str:
+def in_order(split: Split) -> str:
     """Return a fingerprint of a split that changes with the order of its images, as batches do."""
     return hashlib.sha256(split.hashes.tobytes() + split.labels.tobytes()).hexdigest()

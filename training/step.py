@@ -62,13 +62,14 @@ class Step:
         compiled = cast("nn.Module", torch.compile(net)) if job.recipe.compile and device.type == "cuda" else net
         self._forward = world.wrap(compiled, device)
 
-    def __call__(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
+    def __call__(self, images: Tensor, targets: Tensor, step: int, answers: Tensor | None = None) -> Tensor:
         """Take step number `step` (from 0).
 
         Args:
             images: this process's share of the batch, normalised `[B, 3, H, W]`.
             targets: labels `[B]` or class probabilities `[B, C]`.
             step: of the run.
+            answers: a teacher's `[B, C]`, if they are stored.
 
         Returns:
             Float64 `[2]`: the sum of the losses over the batch, and the number of right answers; on the device.
@@ -79,10 +80,10 @@ class Step:
                     group["lr"] = lr * at(step)
         sam = self._recipe.sam
         # The first of SAM's gradients is each process's own, as in the paper; only the second is averaged.
-        sums = self._gradients(images, targets, step, alone=sam is not None)
+        sums = self._gradients(images, targets, step, answers, alone=sam is not None)
         if sam is not None:
             with ascend(self._params, sam.rho, adaptive=sam.adaptive), frozen_statistics(self._net):
-                self._gradients(images, targets, step, alone=False)
+                self._gradients(images, targets, step, answers, alone=False)
         if self._recipe.clip_norm:
             for optimizer in self._optimizers:
                 self._scaler.unscale_(optimizer)
@@ -93,12 +94,14 @@ class Step:
         self._zero_grad()
         return sums
 
-    def _gradients(self, images: Tensor, targets: Tensor, step: int, *, alone: bool) -> Tensor:
+    def _gradients(self, images: Tensor, targets: Tensor, step: int, answers: Tensor | None, *, alone: bool) -> Tensor:
         """Leave the gradient of the batch's mean loss in the parameters, and return what `__call__` does."""
         torch.manual_seed(_step_seed(self._job.seed, step, self._world.rank))
-        parts = list(zip(images.chunk(self._recipe.accumulate), targets.chunk(self._recipe.accumulate), strict=True))
+        count = self._recipe.accumulate
+        told = [None] * count if answers is None else answers.chunk(count)
+        parts = list(zip(images.chunk(count), targets.chunk(count), told, strict=True))
         sums = torch.zeros(2, dtype=torch.float64, device=self._device)
-        for number, (some, wanted) in enumerate(parts, 1):
+        for number, (some, wanted, said) in enumerate(parts, 1):
             forward = self._forward
             averaging = isinstance(forward, DistributedDataParallel) and (alone or number < len(parts))
             with forward.no_sync() if averaging else nullcontext():  # type: ignore[operator]  # DDP's own
@@ -107,7 +110,7 @@ class Step:
                 loss = functional.cross_entropy(logits.float(), wanted, label_smoothing=self._recipe.label_smoothing)
                 if self._teaching is not None:
                     with autocast(self._device, self._recipe.precision):
-                        loss = self._teaching.loss(loss, logits, some, step / self._job.steps)
+                        loss = self._teaching.loss(loss, logits, some, step / self._job.steps, said)
                 share = len(some) / len(images)
                 self._scaler.scale(loss * share if len(parts) > 1 else loss).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack((loss.detach() * len(some), hits(logits, wanted)))

@@ -42,6 +42,12 @@ class Setting:
         if self.precision not in _DTYPES:
             raise UsageError(f"unknown precision {self.precision!r}; there are {', '.join(_DTYPES)}")
 
+    @classmethod
+    def best(cls, device: torch.device | None = None, *, compile: bool = False) -> "Setting":  # noqa: A002  # the field's word
+        """Return the fastest setting that keeps the answers: `best_precision`, on a CUDA GPU if there is one."""
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(device, best_precision(device), compile)
+
 
 def best_precision(device: torch.device) -> Precision:
     """Return the fastest precision that keeps a network's answers on a device: bf16 if it computes in it, else fp32.

@@ -1,7 +1,8 @@
 """The model card people read: `README.md` of an entry, with the metadata block of the Hugging Face Hub."""
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from zoo.card import Card
 
@@ -20,7 +21,13 @@ _ID = re.compile(r"(?!.*(--|\.\.))(\w([\w.-]{,94}\w)?/)?\w([\w.-]{,94}\w)?", re.
 """What the Hub takes for the id of a repository, with or without its owner; see `validate_repo_id` of its client."""
 
 _METRICS = {"none": "top-1 accuracy", "flip": "top-1 accuracy, mean of the image and its mirror image"}
-_SAID = {"seconds": "time", "images_per_second": "images a second", "parents": "average of the weights of"}
+_SAID = {
+    "seconds": "time",
+    "images_per_second": "images a second",
+    "parents": "average of the weights of",
+    "distill_temperature": "temperature of the distillation",
+    "hard_share": "share of the labels in the loss",
+}
 _ENDLESS = 1e12
 """Seconds; what claims to have taken longer is shown as it is."""
 
@@ -112,7 +119,16 @@ def _said(key: str, value: object) -> str:
         return _duration(value)
     if isinstance(value, list | tuple):
         return ", ".join(f"`{item}`" for item in value)
+    if isinstance(value, dict) and isinstance(value.get("members"), list):
+        return _committee(value)
     return str(value)
+
+
+def _committee(about: Mapping[str, Any]) -> str:
+    """Return which members a teacher has, by name, and what else is said of it in a word or a number."""
+    names = [f"`{member['name']}`" for member in about["members"] if isinstance(member, dict) and "name" in member]
+    rest = [f"{key} {value}" for key, value in sorted(about.items()) if type(value) in {str, int, float}]
+    return f"{', '.join(names)} ({', '.join(rest)})"
 
 
 def _duration(seconds: float) -> str:

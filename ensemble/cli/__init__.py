@@ -14,7 +14,10 @@ __all__ = ["group", "main"]
     commands_in={
         "eval": ("ensemble.cli.eval", "Accuracy and calibration of an ensemble on a split."),
         "select": ("ensemble.cli.select", "Choose members, views, weights and temperatures."),
+        "cascade": ("ensemble.cli.cascade", "Early exits: the same answers, less computed."),
         "compare": ("ensemble.cli.compare", "Is one ensemble better than another?"),
+        "distill": ("ensemble.cli.distill", "Train a student on an ensemble's answers."),
+        "report": ("ensemble.cli.report", "One page: accuracy against latency, and the mistakes."),
         "predict": ("ensemble.cli.predict", "Classify picture files."),
     },
     context_settings={"help_option_names": ["-h", "--help"]},

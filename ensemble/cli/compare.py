@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ def command(
     """Compare two ensembles on the same images: every metric, what they differ by, and whether that is real.
 
     A and B are each an ensemble.json or members, as --members of `ensemble eval` has them; an ensemble.json brings its
-    own views and merge. Stored predictions are scored. Intervals are 95 %, of a paired bootstrap over the images.
+    own views and merge, and its cascade, whose answers count. Stored predictions are scored. Intervals are 95 %, of a
+    paired bootstrap over the images.
 
     \b
       ensemble compare old.json new.json
@@ -126,14 +128,14 @@ def _read(word: str, views: str | None, merge: str | None) -> "Committee":
 def _answer(
     committees: "list[Committee]", words: tuple[str, str], source: SplitSource
 ) -> "tuple[list[Answers], Labels]":
-    """Merge both committees' stored predictions; return what they say, and the labels they share.
+    """Return what both committees say by their stored predictions, through cascades, and the labels they share.
 
     Raises:
         DataError: their predictions are for different images.
         NotFoundError: predictions are missing.
     """
+    from ensemble.cascade.stored import answers as answers_of
     from ensemble.comparison import Answers
-    from ensemble.merge import merge
 
     try:
         marks = [_fingerprint(committee, source) for committee in committees]
@@ -147,7 +149,7 @@ def _answer(
         raise DataError(f"{a} and {b} have predictions for different {source.name} images: nothing can be compared")
     answers = []
     for committee, ballots in zip(committees, both, strict=True):
-        probs, top = merge(ballots.votes, committee.merge, committee.temperature)
+        probs, top = answers_of(committee, ballots.votes)
         answers.append(Answers(probs, top, likelihood=committee.merge != "vote"))
     return answers, both[0].labels
 
@@ -166,6 +168,7 @@ def _describe(committee: "Committee", word: str) -> dict[str, Any]:
         "views": [view.name for view in view_set(committee.views)],
         "merge": committee.merge,
         "temperature": committee.temperature,
+        **({"cascade": [asdict(stage) for stage in committee.cascade]} if committee.cascade else {}),
     }
 
 
@@ -178,9 +181,9 @@ def _print_table(found: "Comparison", report: dict[str, Any]) -> None:
     for key in "ab":
         side = report[key]
         members = f"{len(side['members'])} member{'s' if len(side['members']) > 1 else ''}"
-        click.echo(
-            f"{key.upper()}: {side['name']}: {members}, views: {', '.join(side['views'])}, merge: {side['merge']}"
-        )
+        stages = f", a cascade of {len(side['cascade'])} stages" if "cascade" in side else ""
+        how = f"views: {', '.join(side['views'])}, merge: {side['merge']}{stages}"
+        click.echo(f"{key.upper()}: {side['name']}: {members}, {how}")
     title = f"{report['dataset']} {report['split']}, {found.images:,} images, stored predictions"
     table = Table(title=title, title_justify="left")
     for name in ("metric", "A", "B", "B - A", "95 % interval"):

@@ -3,8 +3,9 @@
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +15,11 @@ from zoo.entry import Entry
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ensemble.cascade.stored import Exits
     from ensemble.lockfile import Committee
+    from tta.predict import Precision
 
 __all__ = ["command"]
 
@@ -50,7 +55,8 @@ def command(
 ) -> None:
     """Evaluate an ensemble: each member, and all of them merged, with Wilson's 95 % interval.
 
-    Without --fresh the predictions that travel with each entry are scored; no network runs.
+    Without --fresh the predictions that travel with each entry are scored; no network runs. An ensemble.json with a
+    cascade is scored by what its early exits answer, beside the whole committee; with --fresh the exits really run.
 
     \b
       ensemble eval --members 'fastnet-seed*' --tta flip
@@ -67,9 +73,9 @@ def command(
     source = split_source(committee.members, split, data, dataset=dataset, size=square)
     if fresh:
         precision = precision or "fp32"
-        ballots, where = _run(committee, source, limit, device, precision, quiet=quiet)
+        ballots, exits, where = _run(committee, source, limit, device, precision, quiet=quiet)
     else:
-        ballots, where = stored_ballots(committee, source), None
+        ballots, exits, where = stored_ballots(committee, source), None, None
     ran = fresh and _networks(committee) > 0
     report = score(
         committee,
@@ -79,6 +85,7 @@ def command(
         device=where if ran else None,
         precision=precision if ran else None,
         seconds=time.perf_counter() - began,
+        exits=exits,
     )
     text = json.dumps(report.to_dict(), indent=1)
     if json_to == "-":
@@ -103,16 +110,19 @@ def _networks(committee: "Committee") -> int:
 
 def _run(
     committee: "Committee", source: SplitSource, limit: int | None, device: str | None, precision: str, *, quiet: bool
-) -> tuple[Ballots, str]:
-    """Run the networks behind a progress bar; return the ballots and the device's name."""
-    from ensemble.fresh import fresh_ballots
+) -> "tuple[Ballots, Exits | None, str]":
+    """Run the networks behind a progress bar; return the ballots, a cascade's exits and the device's name.
+
+    Every network sees every image, to measure members and agreement; a cascade then runs by itself.
+    """
+    from ensemble.fresh import fresh_ballots, fresh_exits
     from zoo.allocator import keep_freed_memory
     from zoo.cli.device import pick_device
     from zoo.cli.progress import Progress
 
     keep_freed_memory()
     where = pick_device(device)
-    runs = _networks(committee)
+    runs = _networks(committee) + bool(committee.cascade)
     images = min(limit or len(source.split), len(source.split))
     with Progress(max(1, runs * images), "evaluating", "images", quiet=quiet) as bar:
 
@@ -120,15 +130,12 @@ def _run(
             bar.relabel(name)
             bar.advance(done)
 
-        ballots = fresh_ballots(
-            committee,
-            source,
-            device=where,
-            precision="bf16" if precision == "bf16" else "fp32",
-            limit=limit,
-            progress=show,
-        )
-    return ballots, str(where)
+        number: Precision = "bf16" if precision == "bf16" else "fp32"
+        ballots = fresh_ballots(committee, source, device=where, precision=number, limit=limit, progress=show)
+        exits = None
+        if committee.cascade:
+            exits = fresh_exits(committee, source, device=where, precision=number, limit=limit, progress=show)
+    return ballots, exits, str(where)
 
 
 def _print_table(report: Report) -> None:
@@ -145,18 +152,41 @@ def _print_table(report: Report) -> None:
     for name in ("member", "weight", "accuracy", "NLL", "ECE"):
         table.add_column(name, justify="left" if name == "member" else "right")
     for m in report.members:
-        table.add_row(
-            escape(m["name"]), f"{m['weight']:g}", f"{100 * m['accuracy']:.2f} %", f"{m['nll']:.4f}", f"{m['ece']:.4f}"
-        )
+        table.add_row(escape(m["name"]), f"{m['weight']:g}", *_scores(m))
     table.add_section()
-    e = report.ensemble
-    likelihood = "" if e["nll"] is None else f"{e['nll']:.4f}"
+    e, cascade = report.ensemble, report.cascade
     name = f"ensemble of {len(report.members)}, merge: {report.merge}"
-    table.add_row(name, "", f"{100 * e['accuracy']:.2f} %", likelihood, f"{e['ece']:.4f}", style="bold")
+    if cascade is not None:
+        table.add_row(name, "", *_scores(cascade["whole"]))
+        name = f"its cascade of {len(cascade['stages'])} stages"
+    table.add_row(name, "", *_scores(e), style="bold")
     low, high = (100 * end for end in e["accuracy_ci95"])
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)
+    if cascade is not None:
+        _print_stages(console, cascade)
     console.print(
         f"95 % interval {low:.2f} to {high:.2f} % (Wilson); Brier {e['brier']:.4f}; {how}, {report.seconds:.1f} s",
         highlight=False,
+    )
+
+
+def _scores(of: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return accuracy, NLL and ECE as a row of the table shows them."""
+    likelihood = "" if of["nll"] is None else f"{of['nll']:.4f}"
+    return f"{100 * of['accuracy']:.2f} %", likelihood, f"{of['ece']:.4f}"
+
+
+def _print_stages(console: "Console", cascade: Mapping[str, Any]) -> None:
+    """Print where images leave a cascade, and what that saves."""
+    for number, stage in enumerate(cascade["stages"], 1):
+        right = "" if stage["accuracy"] is None else f", {100 * stage['accuracy']:.2f} % of them right"
+        asked = f"{len(stage['members'])} member{'s' if len(stage['members']) > 1 else ''}, views: {stage['views']}"
+        console.print(f"stage {number}: {asked}: {100 * stage['share']:.2f} % of images leave{right}", highlight=False)
+    saved = ""
+    if cascade["of_whole"] is not None:
+        mean = f"{cascade['multiply_adds'] / 1e9:.3g} 10^9 multiply-adds an image"
+        saved = f"{mean}, {100 * cascade['of_whole']:.1f} % of the whole ensemble's; "
+    console.print(
+        f"{saved}the whole ensemble's class on {100 * cascade['agreement']:.2f} %", highlight=False, soft_wrap=True
     )

@@ -36,7 +36,7 @@ def command(
     """Classify picture files: the top classes, and how far the members agree.
 
     Without --members or --ensemble, the shipped fastnets with flip answer. Pictures are scaled and cropped to the
-    members' input size.
+    members' input size. A cascade asks no more members than it needs.
 
     \b
       ensemble predict cat.jpg truck.png
@@ -63,13 +63,14 @@ def command(
     for row, path in enumerate(pictures):
         # The committee's own class first: in a tied vote it need not be the first of the largest.
         order = sorted(range(len(classes)), key=lambda c: (c != answer.top[row], -answer.probs[row, c]))
-        own = [classes[c] for c in answer.member_top[:, row]]
+        own = answer.member_top[:, row]  # -1 is a member that a cascade did not ask
         results.append(
             {
                 "image": str(path),
                 "top": [{"class": classes[c], "prob": float(answer.probs[row, c])} for c in order[:top]],
-                "agree": sum(answer.member_top[:, row] == answer.top[row]).item(),
-                "members": {m.name: said for m, said in zip(committee.members, own, strict=True)},
+                "agree": sum(own == answer.top[row]).item(),
+                "members": {m.name: classes[c] for m, c in zip(committee.members, own, strict=True) if c >= 0},
+                **({} if answer.stage is None else {"stage": int(answer.stage[row]) + 1}),
             }
         )
     if as_json:
@@ -85,4 +86,5 @@ def _line(result: dict[str, Any]) -> str:
     said = result["members"]
     others = [f"{name}: {own}" for name, own in said.items() if own != result["top"][0]["class"]]
     dissent = f" ({', '.join(others)})" if others else ""
-    return f"{result['image']}: {top}; {result['agree']} of {len(said)} members agree{dissent}"
+    asked = f" asked in {result['stage']} stage{'s' if result['stage'] > 1 else ''}" if "stage" in result else ""
+    return f"{result['image']}: {top}; {result['agree']} of {len(said)} members{asked} agree{dissent}"

@@ -15,9 +15,13 @@ from zoo.cli.complete import member_names
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from ensemble.fit.limits import Limits
     from ensemble.fit.objective import Objective
     from ensemble.fit.select import Method
+    from ensemble.latency.cache import Known
     from zoo.card import Card
 
 __all__ = ["command"]
@@ -30,6 +34,7 @@ __all__ = ["command"]
 @click.option("--budget-ms", type=float, metavar="MS", help="The most milliseconds, summed over members measured here.")
 @click.option("--device", help="With --budget-ms: cpu, cuda [default: cuda if there is one].")
 @click.option("--batch", type=click.IntRange(min=1), help="With --budget-ms: images at a time [default: 1].")
+@click.option("--remeasure", is_flag=True, help="With --budget-ms: measure what was measured here before, too.")
 @click.option("--tta", "sets", multiple=True, metavar="SET", help="View set to try; repeat it [default: none, flip].")
 @click.option("--objective", type=click.Choice(["nll", "accuracy"]), default="nll", show_default=True)
 @click.option(
@@ -51,6 +56,7 @@ def command(
     budget_ms: float | None,
     device: str | None,
     batch: int | None,
+    remeasure: bool,
     sets: tuple[str, ...],
     objective: str,
     method: str,
@@ -73,10 +79,11 @@ def command(
     if split not in {None, "val"}:
         raise UsageError(f"--split {split!r}: a fit reads the validation split only; `ensemble eval` scores the others")
     _check_output(output, dry_run=dry_run)
-    _check_budgets(budget_macs, budget_ms, device, batch)
+    _check_budgets(budget_macs, budget_ms, device, batch, remeasure=remeasure)
 
     from ensemble.evaluate import SplitSource, score, stored_ballots
     from ensemble.fit.baselines import baselines
+    from ensemble.fit.limits import Limits
     from ensemble.fit.pool import SPLIT, read_pool
     from ensemble.fit.select import select
     from ensemble.lockfile import Committee, write_lockfile
@@ -94,8 +101,10 @@ def command(
         size = f"{len(pool.names):,} candidates, {len(pool.labels):,} validation images"
         click.echo(f"{size}, read in {time.perf_counter() - began:.1f} s", err=True)
     cards = [entries[name].card for name in pool.names]
+    limits: Mapping[str, Limits]
     if budget_ms is not None:
-        limits = _timed_limits(cards, sets, budget_ms, max_members, device, batch or 1)
+        costs = _milliseconds(cards, sets, device, batch or 1, remeasure=remeasure, quiet=quiet)
+        limits = {views: Limits(of_views, budget_ms, max_members) for views, of_views in costs.items()}
     else:
         limits = _counted_limits(cards, sets, budget_macs, max_members)
     chosen = select(pool, limits, cast("Objective", objective), cast("Method", method))
@@ -149,14 +158,16 @@ def _check_output(output: Path | None, *, dry_run: bool) -> None:
         raise UsageError(f"-o {str(output)!r} is not a file in an existing folder")
 
 
-def _check_budgets(macs: float | None, milliseconds: float | None, device: str | None, batch: int | None) -> None:
+def _check_budgets(
+    macs: float | None, milliseconds: float | None, device: str | None, batch: int | None, *, remeasure: bool
+) -> None:
     """Raise `UsageError` at budgets that make no sense."""
     if macs is not None and milliseconds is not None:
         raise UsageError("give one of --budget-macs and --budget-ms")
     for option, value in (("--budget-macs", macs), ("--budget-ms", milliseconds)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"{option} {value:g}: a budget is a finite number above 0")
-    for option, given in (("--device", device), ("--batch", batch)):
+    for option, given in (("--device", device), ("--batch", batch), ("--remeasure", remeasure or None)):
         if given is not None and milliseconds is None:
             raise UsageError(f"{option} goes with --budget-ms: without it, nothing runs")
 
@@ -176,16 +187,30 @@ def _counted_limits(
     }
 
 
-def _timed_limits(
-    cards: Sequence["Card"], sets: Sequence[str], budget: float, most: int | None, device: str | None, batch: int
-) -> Mapping[str, "Limits"]:
-    """Return the limits of each view set in milliseconds, after measuring them."""
+def _milliseconds(
+    cards: Sequence["Card"], sets: Sequence[str], device: str | None, batch: int, *, remeasure: bool, quiet: bool
+) -> "Mapping[str, npt.NDArray[np.float64]]":
+    """Return each card's milliseconds by view set, and say on stderr which were measured now."""
     from ensemble.fit.costs import measured_costs
-    from ensemble.fit.limits import Limits
+    from ensemble.latency.cache import LatencyCache
     from zoo.cli.device import pick_device
+    from zoo.cli.group import one_line
 
-    where = pick_device(device)
-    return {views: Limits(measured_costs(cards, views, where, batch), budget, most) for views in sets}
+    cache = LatencyCache(pick_device(device))
+
+    def tell(card: "Card", views: str, known: "Known") -> None:
+        found = known.latency
+        when = "measured now" if known.fresh else f"as measured on {known.measured[:10]}"
+        what = f"{card.architecture} (as {card.name}), --tta {views}, batch {batch}"
+        again = "" if known.fresh else "; --remeasure measures again"
+        note = f" ({found.note}{again})" if found.note else ""
+        took = f"median {found.median_ms:.2f} ms, p99 {found.p99_ms:.2f} ms, {when}{note}"
+        click.echo(one_line(f"{what}: {took}"), err=True)
+
+    if not quiet:
+        click.echo(one_line(f"on {cache.hardware}, {cache.setup['threads']} threads, known: {cache.path}"), err=True)
+    told = None if quiet else tell
+    return {views: measured_costs(cards, views, cache, batch, remeasure=remeasure, tell=told) for views in sets}
 
 
 def _print_table(result: Mapping[str, Any]) -> None:

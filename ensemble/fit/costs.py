@@ -1,8 +1,8 @@
 """What a member costs under a view set: multiply-adds by its card, or milliseconds measured on a device."""
 
-import statistics
-import time
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +14,12 @@ from zoo.errors import DataError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
-__all__ = ["forward_milliseconds", "measured_costs", "multiply_adds"]
+    from ensemble.latency.cache import Known, LatencyCache
+    from tta.predict import TTA
 
-_WARM, _TIMED, _MOST_SECONDS = 3, 15, 2.0
+__all__ = ["measured_costs", "multiply_adds"]
 
 
 def multiply_adds(cards: Sequence[Card], views: str) -> npt.NDArray[np.float64]:
@@ -33,42 +35,51 @@ def multiply_adds(cards: Sequence[Card], views: str) -> npt.NDArray[np.float64]:
 
 
 def measured_costs(
-    cards: Sequence[Card], views: str, device: "torch.device", batch: int = 1
+    cards: Sequence[Card],
+    views: str,
+    cache: "LatencyCache",
+    batch: int = 1,
+    *,
+    remeasure: bool = False,
+    tell: Callable[[Card, str, "Known"], None] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Return the milliseconds that each member takes for a batch under all views of a set, `[M]`.
+    """Return the median milliseconds that each member takes for a batch under all views of a set, `[M]`, in fp32.
 
-    Each architecture is measured once, with random weights, whose values do not matter to the time.
+    Each architecture is measured once, with random weights, whose values do not matter to the time, unless the cache
+    knows it.
+
+    Args:
+        cards: of the M members.
+        views: name of a view set; all views of a batch run as one.
+        cache: of the device they are for.
+        batch: images at a time.
+        remeasure: whether what the cache knows counts for nothing.
+        tell: called for each architecture with its first card, the view set and what is known.
     """
+    from ensemble.latency.cache import cached  # noqa: PLC0415  # only this needs PyTorch
+    from ensemble.latency.workload import Workload, of_network  # noqa: PLC0415
+
     known: dict[str, float] = {}
+    costs = []
     for card in cards:
-        key = _key(card)
+        workload = Workload(of_network(card), views, batch)
+        key = json.dumps(workload.what, sort_keys=True)
         if key not in known:
-            known[key] = forward_milliseconds(card, batch * len(view_set(views)), device)
-    return np.array([known[_key(card)] for card in cards])
+            make = partial(_network, card, views, batch, cache.device)
+            found = cached(cache, workload, make, remeasure=remeasure)
+            known[key] = found.latency.median_ms
+            if tell is not None:
+                tell(card, views, found)
+        costs.append(known[key])
+    return np.array(costs)
 
 
-def _key(card: Card) -> str:
-    return repr((card.architecture, sorted(card.architecture_args.items()), card.input_size, len(card.classes)))
+def _network(card: Card, views: str, batch: int, device: "torch.device") -> "tuple[TTA, Tensor]":
+    """Return a card's network with random weights behind a view set, and a batch of noise for it."""
+    import torch  # noqa: PLC0415
 
-
-def forward_milliseconds(card: Card, batch: int, device: "torch.device") -> float:
-    """Return the median time in milliseconds of a card's network for a batch on a device, in fp32, after warming up."""
-    import torch  # noqa: PLC0415  # only this needs it
-
+    from tta.predict import TTA  # noqa: PLC0415
     from zoo.archs import create  # noqa: PLC0415
 
-    net = create(card.architecture, len(card.classes), **card.architecture_args).eval().to(device)
-    images = torch.rand(batch, 3, *card.input_size, device=device)
-    seconds: list[float] = []
-    with torch.inference_mode():
-        began = time.perf_counter()
-        for number in range(_WARM + _TIMED):
-            start = time.perf_counter()
-            net(images)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if number >= _WARM:
-                seconds.append(time.perf_counter() - start)
-            if len(seconds) > 2 and time.perf_counter() - began > _MOST_SECONDS:  # noqa: PLR2004  # enough for a median
-                break
-    return 1e3 * statistics.median(seconds)
+    net = create(card.architecture, len(card.classes), **card.architecture_args)
+    return TTA(net, view_set(views)).eval().to(device), torch.rand(batch, 3, *card.input_size, device=device)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ensemble.lockfile import FORMAT, Committee, read_lockfile, write_lockfile
+from ensemble.cascade.stages import Stage
+from ensemble.lockfile import FORMAT, Committee, read_lockfile, read_provenance, write_lockfile
 from ensemble.members import Member
 from zoo.errors import CorruptError, DataError, MenagerieError, NotFoundError, StorageError
 
@@ -250,13 +251,95 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_lockfile(tmp_path)
 
 
-def test_a_cascade_is_refused_and_not_passed_over(zoo: "Zoo", lockfile: Path) -> None:
-    del zoo
-    table = json.loads(lockfile.read_text(encoding="utf-8"))
-    stage = {"members": ["tiny-a"], "views": "none", "threshold": 0.9}
-    lockfile.write_text(json.dumps({**table, "cascade": [stage]}), encoding="utf-8")
-    with pytest.raises(DataError, match="has a cascade, which this version cannot run"):
+def with_cascade(zoo: "Zoo") -> Committee:
+    stages = (
+        Stage(("tiny-a",), "none", 1.2, 0.1 + 0.2),
+        Stage(("tiny-a", "tiny-b"), "flip", 0.9, 1.0),
+        Stage(("tiny-a", "tiny-b"), "flip+shift1", 1.1, 0.0),
+    )
+    return replace(committee_of(zoo), cascade=stages)
+
+
+def test_round_trip_of_a_cascade(zoo: "Zoo", lockfile: Path) -> None:
+    write_lockfile(lockfile, with_cascade(zoo), fitted_on=FITTED, metrics={})
+    assert read_lockfile(lockfile) == with_cascade(zoo)
+    assert json.loads(lockfile.read_text(encoding="utf-8"))["cascade"] == [
+        {"members": ["tiny-a"], "views": "none", "temperature": 1.2, "threshold": 0.30000000000000004},
+        {"members": ["tiny-a", "tiny-b"], "views": "flip", "temperature": 0.9, "threshold": 1.0},
+        {"members": ["tiny-a", "tiny-b"], "views": "flip+shift1", "temperature": 1.1, "threshold": 0.0},
+    ]
+
+
+def set_stage(key: str, value: object) -> Callable[[dict[str, Any]], object]:
+    return lambda table: table["cascade"][0].__setitem__(key, value)
+
+
+NO_CASCADES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "empty": set_("cascade", []),
+    "zero": set_("cascade", 0),
+    "false": set_("cascade", False),
+    "an empty word": set_("cascade", ""),
+    "a table": set_("cascade", {"members": ["tiny-a"]}),
+    "a number": set_("cascade", 7),
+    "numbers": set_("cascade", [1, 2]),
+    "nulls": set_("cascade", [None, None]),
+    "one stage": lambda table: table["cascade"].__delitem__(slice(2)),
+    "no last stage": lambda table: table["cascade"].pop(),
+    "stages in another order": lambda table: table["cascade"].reverse(),
+    "a stage twice": lambda table: table["cascade"].insert(0, table["cascade"][0]),
+    **{
+        f"stage without {key}": (lambda table, key=key: table["cascade"][1].pop(key))  # type: ignore[misc]
+        for key in ("members", "views", "temperature", "threshold")
+    },
+    "members a word": set_stage("members", "tiny-a"),
+    "members numbers": set_stage("members", [0]),
+    "members empty": set_stage("members", []),
+    "members null": set_stage("members", None),
+    "member unknown": set_stage("members", ["tiny-c"]),
+    "member with a line break": set_stage("members", ["tiny\na" * 1000]),
+    "member twice": set_stage("members", ["tiny-a", "tiny-a"]),
+    "views unknown": set_stage("views", "rotate"),
+    "views long": set_stage("views", "rotate" * 1000),
+    "views a list": set_stage("views", ["none"]),
+    "views not the ensemble's": set_stage("views", "crops5"),
+    "threshold zero": set_stage("threshold", 0),
+    "threshold above 1": set_stage("threshold", 1.5),
+    "threshold nan": set_stage("threshold", float("nan")),
+    "threshold null": set_stage("threshold", None),
+    "threshold of 400 digits": set_stage("threshold", 10**400),
+    "temperature zero": set_stage("temperature", 0),
+    "temperature infinite": set_stage("temperature", float("inf")),
+    "temperature a word": set_stage("temperature", "hot"),
+    "another temperature of the ensemble": set_("temperature", 1.2),
+    "other views of the ensemble": set_("views", "flip"),
+    "a vote": set_("merge", "vote"),
+}
+
+
+@pytest.mark.parametrize("case", NO_CASCADES)
+def test_what_is_no_cascade_of_its_ensemble_is_refused_in_a_line(zoo: "Zoo", lockfile: Path, case: str) -> None:
+    write_lockfile(lockfile, with_cascade(zoo), fitted_on=FITTED, metrics={})
+    edit(lockfile, NO_CASCADES[case])
+    with pytest.raises(CorruptError, match="is malformed: ") as caught:
         read_lockfile(lockfile)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_what_is_no_cascade_of_its_ensemble_is_not_written(zoo: "Zoo", tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the last stage is not the ensemble"):
+        write_lockfile(tmp_path / "x.json", replace(with_cascade(zoo), temperature=2.0), fitted_on=None, metrics={})
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_what_it_was_fitted_on(lockfile: Path) -> None:
+    assert read_provenance(lockfile) == FITTED
+    for other in (None, 7, ["val"]):
+        edit(lockfile, set_("fitted_on", other))
+        assert read_provenance(lockfile) is None
+    lockfile.write_text("{}", encoding="utf-8")
+    with pytest.raises(CorruptError, match="is not an ensemble of format"):
+        read_provenance(lockfile)
 
 
 def test_an_entry_without_weights_is_no_member(zoo: "Zoo", lockfile: Path, reseal: Callable[[Path], None]) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.augment import Answers
+from training.distill import Teacher
 from training.job import Job
 from training.loop import Trained, train
 from training.recipe import (
@@ -122,6 +124,7 @@ def toy_job(recipe: Recipe, seed: int = 0, images: int = 34) -> Job:
     return Job(recipe, seed, "colours", toy_split(images, 1, size), toy_split(15, 2, size), *MEAN_STD["cifar10"])
 
 
-def fit(job: Job, folder: Path, save_every: float = 0.0) -> Trained:
+def fit(job: Job, folder: Path, save_every: float = 0.0, teacher: Teacher | Answers | None = None) -> Trained:
     """Train to the end."""
-    return train(job, RunFolder(folder, job), device=CPU, progress=lambda _row: None, save_every=save_every)
+    run = RunFolder(folder, job)
+    return train(job, run, device=CPU, progress=lambda _row: None, save_every=save_every, teacher=teacher)

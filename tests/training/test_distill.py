@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.augment import Answers
 from training.distill import Teaching
 from training.recipe import Distill
 from zoo.errors import UsageError
@@ -164,3 +165,21 @@ def test_state_of_the_first_epoch_has_no_past() -> None:
 def test_teacher_and_recipe_must_fit(kind: Any, teacher: nn.Module | None, message: str) -> None:  # noqa: ANN401
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         Teaching(Distill(teacher=kind), teacher)
+
+
+@pytest.mark.parametrize("hard_share", [0.0, 0.3])
+def test_stored_answers_are_a_given_teachers(hard_share: float) -> None:
+    net, teacher = small_net(0), small_net(1).eval()
+    distill = Distill(temperature=2.0, hard_share=hard_share)
+    logits = net(IMAGES)
+    stored = Teaching(distill, Answers(torch.zeros(1, 6, 2, dtype=torch.int64), torch.zeros(1, 1, 6, 4)))
+    found = stored.loss(hard_loss(logits), logits, IMAGES, 0.4, teacher(IMAGES).detach())
+    assert torch.equal(found, Teaching(distill, teacher).loss(hard_loss(logits), logits, IMAGES, 0.4))
+    stored.end_epoch(net)
+    assert stored.state_dict() == {}
+
+
+def test_stored_answers_are_for_a_recipe_that_distils_from_a_given_teacher() -> None:
+    answers = Answers(torch.zeros(1, 6, 2, dtype=torch.int64), torch.zeros(1, 1, 6, 4))
+    with pytest.raises(UsageError, match="is its own teacher"):
+        Teaching(Distill(teacher="self"), answers)

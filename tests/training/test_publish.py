@@ -19,6 +19,7 @@ from tests.training.conftest import COLOURS, CPU, fastnet_recipe, toy_split
 from training.job import Job
 from training.loop import Trained
 from training.publish import Made, file_network, multiply_adds, publish
+from training.recipe import Distill
 from zoo.archs import create
 from zoo.data import MEAN_STD, Split
 from zoo.entry import Entry
@@ -183,6 +184,16 @@ def test_card_says_what_was_overridden_and_who_taught(
     entry = publish(given, Made(trained.net, trained.rows), test_split, tmp_path / "toy", device=CPU)
     assert entry.card.training["overrides"] == ["optimizer.lr=0.1", "epochs=3"]
     assert entry.card.training["teacher"] == "big@0123"
+
+
+def test_card_of_a_committees_student(job: Job, trained: Trained, test_split: Split, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(job.recipe, distill=Distill("given", 2.0, 0.25))
+    about = {"members": [{"name": "big", "sha256": "0" * 64}], "views": "flip", "fitted_on": {"split": "val"}}
+    given = dataclasses.replace(job, recipe=recipe, teacher=about)
+    entry = publish(given, Made(trained.net, trained.rows), test_split, tmp_path / "toy", device=CPU)
+    assert Entry("toy", entry.folder, "here").card.training["teacher"] == about
+    assert (entry.card.training["distill_temperature"], entry.card.training["hard_share"]) == (2.0, 0.25)
+    assert "- teacher: `big` (views flip)\n" in (entry.folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_model_card_has_the_accuracies(entry: Entry) -> None:

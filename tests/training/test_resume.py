@@ -15,9 +15,12 @@ from torch import nn
 
 from tests.training.conftest import CPU, fastnet_recipe, fit, noisy_recipe, rich_recipe, toy_job, toy_split
 from tests.zoo.conftest import write_mosaic
+from training.answer_store import AnswerStore
+from training.augment import Answers
+from training.distill import Teacher
 from training.job import Job
 from training.loop import Trained, train
-from training.recipe import Average, Distill, Recipe, Sam, Schedule
+from training.recipe import Augment, Average, Distill, Recipe, Sam, Schedule
 from training.run import RunFolder
 from zoo.data import MEAN_STD, load_training
 from zoo.errors import InterruptedRun, MenagerieError
@@ -48,7 +51,9 @@ class Stop(Exception):  # noqa: N818  # not an error
     """Interrupts a run."""
 
 
-def train_some(job: Job, folder: Path, steps: int, save_every: float = 0.0) -> None:
+def train_some(
+    job: Job, folder: Path, steps: int, save_every: float = 0.0, teacher: Teacher | Answers | None = None
+) -> None:
     """Train at most `steps` steps, and stop as abruptly as an exception can."""
     done = 0
 
@@ -59,7 +64,7 @@ def train_some(job: Job, folder: Path, steps: int, save_every: float = 0.0) -> N
             raise Stop
 
     with pytest.raises(Stop):
-        train(job, RunFolder(folder, job), device=CPU, progress=progress, save_every=save_every)
+        train(job, RunFolder(folder, job), device=CPU, progress=progress, save_every=save_every, teacher=teacher)
 
 
 def weights(net: nn.Module) -> dict[str, bytes]:
@@ -110,6 +115,43 @@ def test_interrupted_after_every_step_the_run_ends_the_same(recipe: Recipe, tmp_
         assert RunFolder(tmp_path / "run", job).step() == step
         train_some(job, tmp_path / "run", 1)
     assert_same(fit(job, tmp_path / "run"), fit(job, tmp_path / "whole"))
+
+
+def given_teacher(job: Job, folder: Path, *, stored: bool) -> Teacher | Answers:
+    """Return a small network, or its answers to two crops of each image and their mirror images."""
+    torch.manual_seed(5)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 26 * 26, 3)).eval()
+    if not stored:
+        return net
+    store = AnswerStore(folder, job, {"name": "small"}, both_sides=True)
+    store.fill(net, range(2), device=CPU)
+    return store.load(2, CPU)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_with_a_given_teacher_the_run_ends_the_same(tmp_path: Path, stored: bool) -> None:
+    job = toy_job(fastnet_recipe(distill=Distill("given", 2.0, 0.1), label_smoothing=0.0, accumulate=2))
+    for step in range(STEPS):
+        torch.manual_seed(step)
+        train_some(job, tmp_path / "run", 1, teacher=given_teacher(job, tmp_path / "answers", stored=stored))
+    taught = given_teacher(job, tmp_path / "again", stored=stored)
+    whole = fit(job, tmp_path / "whole", teacher=taught)
+    assert_same(fit(job, tmp_path / "run", teacher=taught), whole)
+    mute = fit(toy_job(fastnet_recipe(label_smoothing=0.0, accumulate=2)), tmp_path / "mute")
+    assert weights(whole.net) != weights(mute.net)
+
+
+def test_stored_answers_teach_as_their_teacher_does(tmp_path: Path) -> None:
+    """With one crop and no flips both students see the same; what differs is that answers are stored in fp16."""
+    recipe = fastnet_recipe(distill=Distill("given", 2.0, 0.0), augment=Augment(), precision="fp32")
+    job = toy_job(recipe)
+    torch.manual_seed(5)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 26 * 26, 3)).eval()
+    store = AnswerStore(tmp_path, job, {}, both_sides=True)
+    store.fill(net, range(1), device=CPU)
+    asked, stored = fit(job, tmp_path / "asked", teacher=net), fit(job, tmp_path / "st", teacher=store.load(1, CPU))
+    for key in ("train_loss", "val_loss"):
+        assert [row[key] for row in asked.rows] == pytest.approx([row[key] for row in stored.rows], rel=0.02)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 7, 8])

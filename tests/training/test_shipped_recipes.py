@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.conftest import random_split
 from tests.training.conftest import fit
@@ -31,11 +32,17 @@ def two_steps(recipe: Recipe, classes: int) -> Job:
     return Job(small, 1, "cifar10" if classes == 10 else "cifar100", part, val, *MEAN_STD["cifar10"])
 
 
+def biased(images: Tensor) -> Tensor:
+    """A teacher that takes every image for the first class, more or less."""
+    return torch.tensor([3.0] + [0.0] * 9).expand(len(images), 10)
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_it_trains(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     job = two_steps(recipe, 100 if name in {"cnn6", "resnet9"} else 10)
-    trained = fit(job, tmp_path)
+    taught = recipe.distill is not None and recipe.distill.teacher == "given"
+    trained = fit(job, tmp_path, teacher=biased if taught else None)
     (row,) = trained.rows
     assert math.isfinite(row["train_loss"])
     assert row["train_loss"] > 0
@@ -71,3 +78,12 @@ def test_what_the_long_recipes_are_known_for() -> None:
     assert (wide.augment.policy, wide.augment.mix) == ("autoaugment", "random")
     assert wide.augment.cutout > 0 < wide.schedule.warmup
     assert load_recipe("wrn40-10").arch_args["shakedrop"] == 0.5
+
+
+def test_a_distilled_recipe_is_its_own_with_a_teacher_and_more_patience() -> None:
+    taught, plain = load_recipe("fastnet-distilled"), load_recipe("fastnet")
+    assert taught.distill is not None
+    assert (taught.distill.teacher, taught.distill.hard_share, taught.label_smoothing) == ("given", 0.0, 0.0)
+    assert taught.epochs == 2 * plain.epochs
+    changed = {"name": "fastnet", "epochs": plain.epochs, "label_smoothing": plain.label_smoothing, "distill": None}
+    assert replace(taught, **changed) == plain  # type: ignore[arg-type]  # fields of a recipe

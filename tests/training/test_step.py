@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.training.conftest import COLOURS, CPU, noisy_recipe, plain_recipe, toy_job
+from training.augment import Answers
 from training.distill import Teaching
 from training.distributed import World
 from training.job import Job
@@ -143,16 +144,20 @@ def test_sam_moves_the_running_statistics_once_and_by_the_weights() -> None:
     assert int(norm.num_batches_tracked or 0) == 1
 
 
-def test_a_teacher_is_mixed_with_the_labels() -> None:
+@pytest.mark.parametrize(("stored", "accumulate"), [(False, 1), (True, 1), (True, 2)])
+def test_a_teacher_is_mixed_with_the_labels(stored: bool, accumulate: int) -> None:
     net, (images, targets) = small_net(), batch()
     said = torch.randn(BATCH, 3, generator=torch.Generator().manual_seed(1))
-    teaching = Teaching(Distill("given", temperature=2.0, hard_share=0.25), lambda shown: said[: len(shown)])
+    nowhere = Answers(torch.zeros(1, BATCH, 2, dtype=torch.int64), torch.zeros(1, 1, BATCH, 3))
+    distill = Distill("given", temperature=2.0, hard_share=0.25)
+    teaching = Teaching(distill, nowhere if stored else lambda shown: said[: len(shown)])
     before, logits = weights(net), net(images)
     wanted, soft = (said / 2).softmax(1), (logits / 2).log_softmax(1)
     divergence = (wanted * (wanted.log() - soft)).sum(1).mean()
     loss = 0.25 * functional.cross_entropy(logits, targets) + 0.75 * 4 * divergence
     grads = list(torch.autograd.grad(loss, list(net.parameters())))
-    sums = step_of(net, job_of(), teaching)(images, targets, 0)
+    take_step = step_of(net, job_of(accumulate=accumulate), teaching)
+    sums = take_step(images, targets, 0, said if stored else None)
     assert_moved(net, before, grads)
     assert float(sums[0]) == pytest.approx(BATCH * float(loss.detach()), rel=1e-5)
 

@@ -164,6 +164,18 @@ def test_the_text_says_what_the_card_says() -> None:
         ({"seconds": "long"}, "- time: long\n"),
         ({"overrides": ["epochs=3", "optimizer.lr=0.1"]}, "- overrides: `epochs=3`, `optimizer.lr=0.1`\n"),
         ({"teacher": "big@0123"}, "- teacher: big@0123\n"),
+        (
+            {
+                "teacher": {
+                    "members": [{"name": "a", "weight": 1.0}, {"name": "b"}, "c"],
+                    "views": "flip",
+                    "fitted_on": None,
+                }
+            },
+            "- teacher: `a`, `b` (views flip)\n",
+        ),
+        ({"teacher": {"members": 3}}, "- teacher: {'members': 3}\n"),
+        ({"hard_share": 0.0}, "- share of the labels in the loss: 0.0\n"),
         ({"note": "{name} {0}"}, "- note: {name} {0}\n"),
     ],
     ids=str,

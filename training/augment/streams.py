@@ -17,6 +17,8 @@ class Stream(IntEnum):
     CUTOUT = 3
     MIX = 4
     STEP = 5  # dropout, ShakeDrop and the like
+    CROPS = 6  # those that a teacher's answers are stored for
+    PICK = 7  # which of them an image shows
 
 
 def torch_generator(seed: int, stream: Stream, epoch: int) -> torch.Generator:

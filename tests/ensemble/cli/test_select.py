@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,6 +174,16 @@ def test_limits_are_kept(fittable: "Zoo", choose: Choose, words: list[str], memb
         assert table["cost"]["unit"] == "10^9 multiply-adds an image"
 
 
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure latencies for no longer than it takes to see how."""
+    from ensemble.latency import measure
+
+    monkeypatch.setattr(measure, "SECONDS", 0.01)
+    monkeypatch.setattr(measure, "_WINDOW", 0.0)
+
+
+@pytest.mark.usefixtures("hurry")
 def test_milliseconds_are_measured_here(fittable: "Zoo", choose: Choose) -> None:
     words = ["--dry-run", "--budget-ms", "1e6", "--device", "cpu", "--batch", "2", "--tta", "none"]
     table = chosen(choose, *words)
@@ -181,6 +192,36 @@ def test_milliseconds_are_measured_here(fittable: "Zoo", choose: Choose) -> None
     code, _, err = choose("--pool", "tiny-*", "--dry-run", "--budget-ms", "1e-9", "--device", "cpu", "-q")
     assert code == 2
     assert "too small for any candidate" in err, fittable
+
+
+@pytest.mark.usefixtures("hurry")
+def test_what_was_measured_before_is_not_measured_again(fittable: "Zoo", choose: Choose, zoo_home: Path) -> None:
+    """All three have one architecture, so there is a time for each view set."""
+    words = ["--pool", "tiny-*", "--dry-run", "--budget-ms", "1e6", "--device", "cpu"]
+
+    def times(*more: str) -> list[str]:
+        code, _, err = choose(*words, *more)
+        assert code == 0, fittable
+        lines = err.splitlines()
+        assert re.fullmatch(r"on .+, \d+ threads, known: .+\.json", lines[1])
+        assert Path(lines[1].partition("known: ")[2]) in (zoo_home / "latency").iterdir()
+        return lines[2:]
+
+    def when(lines: list[str]) -> list[str]:
+        pattern = re.compile(
+            r"fastnet \(as tiny-a\), --tta (\S+), batch 1: median [\d.]+ ms, p99 [\d.]+ ms, "
+            r"(measured now|as measured on \d{4}-\d\d-\d\d)"
+        )
+        found = [pattern.match(line) for line in lines]
+        return [f"{m[1]} {m[2][:11]}" if m else "" for m in found]
+
+    first = times("--tta", "none")
+    assert when(first) == ["none measured no"]
+    assert when(times()) == ["none as measured", "flip measured no"]
+    again = times()
+    assert when(again) == ["none as measured", "flip as measured"]
+    assert again[0].partition(", as measured")[0] == first[0].partition(", measured now")[0]
+    assert when(times("--remeasure")) == ["none measured no", "flip measured no"]
 
 
 def test_accuracy_is_an_objective(fittable: "Zoo", choose: Choose) -> None:
@@ -206,6 +247,7 @@ def test_accuracy_is_an_objective(fittable: "Zoo", choose: Choose) -> None:
         (["--pool", "tiny-*", "--dry-run", "--budget-macs", "0.5"], 2, "cheapest, 'tiny-a' with --tta none, costs 1"),
         (["--pool", "tiny-*", "--dry-run", "--budget-macs", "1", "--budget-ms", "1"], 2, "give one of --budget-macs"),
         (["--pool", "tiny-*", "--dry-run", "--device", "cpu"], 2, "--device goes with --budget-ms"),
+        (["--pool", "tiny-*", "--dry-run", "--remeasure"], 2, "--remeasure goes with --budget-ms"),
         (["--pool", "tiny-*", "--dry-run", "--batch", "8"], 2, "--batch goes with --budget-ms"),
         (["--pool", "tiny-*", "--dry-run", "--max-members", "0"], 2, "'--max-members'"),
         (["--pool", "tiny-*", "--dry-run", "--method", "random"], 2, "'--method'"),

@@ -5,8 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ensemble.fit import costs
-from ensemble.fit.costs import forward_milliseconds, measured_costs, multiply_adds
+from ensemble.fit.costs import measured_costs, multiply_adds
+from ensemble.latency import measure
+from ensemble.latency.cache import Known, LatencyCache
+from ensemble.latency.times import Latency, summarise
+from ensemble.latency.workload import Workload, of_network
+from tta import TTA
 from zoo.card import Card
 from zoo.errors import DataError
 
@@ -27,19 +31,46 @@ def test_a_card_that_does_not_say_is_named() -> None:
         multiply_adds([replace(CARD, multiply_adds=1), replace(CARD, name="b")], "none")
 
 
-def test_a_forward_pass_takes_time() -> None:
-    assert 0 < forward_milliseconds(CARD, 2, CPU) < 10_000
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure for no longer than it takes to see how."""
+    monkeypatch.setattr(measure, "SECONDS", 0.01)
+    monkeypatch.setattr(measure, "_WINDOW", 0.0)
 
 
-def test_each_architecture_is_measured_once_with_all_views_in_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[tuple[str, int]] = []
+def test_a_forward_pass_takes_time_and_is_remembered() -> None:
+    cache = LatencyCache(CPU)
+    (first,) = measured_costs([CARD], "none", cache, 2)
+    assert 0 < first < 10_000
+    assert measured_costs([CARD], "none", LatencyCache(CPU), 2).tolist() == [first]
+    found = cache.find(Workload(of_network(CARD), "none", 2))
+    assert found is not None
+    assert found.latency.median_ms == first
 
-    def fake(card: Card, batch: int, device: torch.device) -> float:
-        assert device == CPU
-        measured.append((card.name, batch))
-        return float(len(measured))
 
-    monkeypatch.setattr(costs, "forward_milliseconds", fake)
-    cards = [CARD, replace(CARD, name="b", seed=2), replace(CARD, name="c", architecture_args={})]
-    assert measured_costs(cards, "flip", CPU, batch=4).tolist() == [1.0, 1.0, 2.0]
-    assert measured == [("a", 8), ("c", 8)]
+def test_each_architecture_is_measured_once_behind_its_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+
+    def fake(run: TTA, images: torch.Tensor, *, device: torch.device, seconds: float) -> Latency:
+        assert (device, seconds) == (CPU, 0.01)
+        assert not run.training
+        shapes.append((len(run.views), tuple(images.shape), tuple(run(images).shape)))
+        return summarise([float(len(shapes))], len(images))
+
+    monkeypatch.setattr(measure, "measure", fake)
+    cards = [CARD, replace(CARD, name="b", seed=2), replace(CARD, name="c", architecture_args={"widths": [8, 16, 8]})]
+    told: list[tuple[str, str, float, bool]] = []
+
+    def tell(card: Card, views: str, known: Known) -> None:
+        told.append((card.name, views, known.latency.median_ms, known.fresh))
+
+    cache = LatencyCache(CPU)
+    assert measured_costs(cards, "flip", cache, batch=4, tell=tell).tolist() == [1.0, 1.0, 2.0]
+    assert shapes == [(2, (4, 3, 32, 32), (4, 2))] * 2
+    assert told == [("a", "flip", 1.0, True), ("c", "flip", 2.0, True)]
+    told.clear()
+    assert measured_costs(cards[::-1], "flip", cache, batch=4, tell=tell).tolist() == [2.0, 1.0, 1.0]
+    assert told == [("c", "flip", 2.0, False), ("b", "flip", 1.0, False)]
+    assert measured_costs(cards[:2], "flip", cache, batch=4, remeasure=True).tolist() == [3.0, 3.0]
+    assert measured_costs(cards[:1], "flip", cache, batch=3).tolist() == [4.0]
+    assert measured_costs(cards[:1], "none", cache, batch=4).tolist() == [5.0]

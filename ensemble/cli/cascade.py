@@ -1,0 +1,212 @@
+"""`ensemble cascade`: stages and thresholds for an ensemble, fitted on the validation split."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tta import view_set
+from zoo.entry import Entry
+from zoo.errors import DataError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from ensemble.cascade.fit import CascadeFit
+    from ensemble.evaluate import Ballots, SplitSource
+    from ensemble.lockfile import Committee
+
+__all__ = ["command"]
+
+_MOST_STAGES = 4  # as `ensemble.cascade.thresholds.MOST_STAGES`, which a test holds
+
+
+@click.command("cascade")
+@click.argument("lockfile", metavar="ENSEMBLE.json", type=click.Path(path_type=Path))
+@click.option(
+    "--max-accuracy-drop",
+    "allowed",
+    type=float,
+    default=0.0005,
+    show_default=True,
+    help="The most that may be lost, as a fraction: 0.0005 is 0.05 points.",
+)
+@click.option(
+    "--max-stages",
+    "most",
+    type=click.IntRange(2, _MOST_STAGES),
+    default=_MOST_STAGES,
+    show_default=True,
+    help="Stages, the last included, which is the whole ensemble.",
+)
+@click.option("--split", hidden=True)  # to say why there is none
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The lockfile to write: cascade.json.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of the table.")
+@click.option("--dry-run", is_flag=True, help="Fit and print; write nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr.")
+def command(
+    *,
+    lockfile: Path,
+    allowed: float,
+    most: int,
+    split: str | None,
+    output: Path | None,
+    as_json: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Ask an ensemble in stages: an image leaves at the first that is sure enough of it.
+
+    Finds which members are asked first, under which views, and how sure is sure enough, so that as little as possible
+    is computed and at most --max-accuracy-drop is lost, on images that were not fitted on as well: that is held by
+    cross-validation, which is printed. Stored predictions on the validation split are fitted on; no network runs.
+
+    \b
+      ensemble cascade ensemble.json -o cascade.json
+      ensemble cascade ensemble.json --max-accuracy-drop 0.002 --max-stages 3 --dry-run
+    """
+    began = time.perf_counter()
+    if split not in {None, "val"}:
+        raise UsageError(f"--split {split!r}: a fit reads the validation split only; `ensemble eval` scores the others")
+    if not (math.isfinite(allowed) and 0 <= allowed < 1):
+        raise UsageError(f"--max-accuracy-drop {allowed:g}: a fraction from 0, below 1; 0.0005 is 0.05 points")
+    if output is None and not dry_run:
+        raise UsageError("give -o FILE for the lockfile with the cascade, or --dry-run to see what it would be")
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise UsageError(f"-o {str(output)!r} is not a file in an existing folder")
+
+    from ensemble.evaluate import score
+    from ensemble.lockfile import read_provenance, write_lockfile
+    from zoo.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    committee, source, ballots, fitted = _fit(lockfile, allowed, most, quiet=quiet)
+    # Scored by the code that `ensemble eval` runs, so that the numbers are the same.
+    report = score(committee, ballots, source, source="stored")
+    marks = [m.origin.predictions().splits for m in committee.members if isinstance(m.origin, Entry)]
+    fitted_on = read_provenance(lockfile) or {
+        "split": source.name,
+        "fingerprint": marks[0][source.name].fingerprint,
+        "images": report.images,
+        "objective": "cascade",
+    }
+    cascade = report.cascade or {}
+    table: dict[str, Any] = {
+        "dataset": report.dataset,
+        "fitted_on": fitted_on,
+        "members": report.members,
+        "views": committee.views,
+        "merge": committee.merge,
+        "ensemble": report.ensemble,
+        "cascade": cascade,
+        "drop": {
+            "allowed": allowed,
+            "observed": fitted.chain.choice.observed,
+            "expected": fitted.chain.choice.expected,
+            "bound": fitted.bound,
+        },
+        "cross_validated": asdict(fitted.held_out) if fitted.held_out else None,
+    }
+    if output is not None and not dry_run:
+        about = {key: cascade[key] for key in ("multiply_adds", "of_whole", "agreement")}
+        metrics = {**report.ensemble, "cascade": {**about, "cross_validated": table["cross_validated"]}}
+        write_lockfile(output, committee, fitted_on=fitted_on, metrics={source.name: metrics})
+    table["output"] = str(output) if output is not None and not dry_run else None
+    table["seconds"] = round(time.perf_counter() - began, 3)
+    if as_json:
+        click.echo(json.dumps(table, indent=1))
+    else:
+        _print_table(table)
+    if not quiet and (fitted.held_out is None or fitted.held_out.expected > allowed):
+        few = f"{report.images:,} validation images are too few to hold a drop of {100 * allowed:g} points on others"
+        click.echo(f"{few}: the thresholds are the strictest there are", err=True)
+
+
+def _fit(
+    lockfile: Path, allowed: float, most: int, *, quiet: bool
+) -> "tuple[Committee, SplitSource, Ballots, CascadeFit]":
+    """Fit a cascade to the ensemble of a lockfile; return it, with what it was fitted on."""
+    from ensemble.cascade.evidence import gather
+    from ensemble.cascade.fit import fit_cascade, stages
+    from ensemble.evaluate import split_source, stored_ballots
+    from ensemble.fit.costs import multiply_adds
+    from ensemble.fit.leaks import check_unseen, refuse_unknown
+    from ensemble.fit.pool import SPLIT
+    from ensemble.lockfile import read_lockfile
+
+    committee = read_lockfile(lockfile)
+    if committee.merge == "vote":
+        raise UsageError(f"{lockfile} merges by vote, and a share of votes does not say how sure a stage is: use probs")
+    if len(committee.members) == 1 and len(view_set(committee.views)) == 1:
+        raise UsageError(f"{lockfile} is one member under one view: there is nothing to ask first")
+    if committee.cascade and not quiet:
+        click.echo(f"{lockfile} has a cascade already: another is fitted to its ensemble", err=True)
+    committee = replace(committee, cascade=())
+    entries = refuse_unknown(committee.members)
+    costs = multiply_adds([entry.card for entry in entries], "none")
+    source = split_source(committee.members, SPLIT)
+    try:
+        ballots = stored_ballots(committee, source)
+    except NotFoundError as error:
+        # The one advice of `ensemble eval` that does not fit: nothing runs here, but what it runs is kept.
+        advice = f"run `ensemble eval --ensemble {lockfile} --split {SPLIT} --fresh` once, which keeps them"
+        raise NotFoundError(str(error).replace("give --fresh", advice)) from error
+    for entry in entries:
+        check_unseen(entry, entry.predictions().splits[SPLIT].fingerprint)
+    evidence = gather(committee, ballots, costs.tolist())
+    fitted = fit_cascade(evidence, allowed, most)
+    if fitted is None:
+        raise DataError(
+            f"no cascade of {lockfile} is cheaper than all of it and loses at most {100 * allowed:g} points: "
+            "allow a larger --max-accuracy-drop"
+        )
+    return replace(committee, cascade=stages(committee, evidence, fitted.chain)), source, ballots, fitted
+
+
+def _print_table(result: Mapping[str, Any]) -> None:
+    """Print the stages and what they save for people, on stdout."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    fitted, cascade, drop = result["fitted_on"], result["cascade"], result["drop"]
+    title = f"{result['dataset']} {fitted['split']}, {fitted['images']:,} images, merge: {result['merge']}"
+    table = Table(title=title, title_justify="left")
+    for name in ("stage", "members", "views", "threshold", "leave", "right", "10^9 multiply-adds"):
+        table.add_column(name, justify="left" if name in {"members", "views"} else "right")
+    for number, stage in enumerate(cascade["stages"], 1):
+        right = "" if stage["accuracy"] is None else f"{100 * stage['accuracy']:.2f} %"
+        limit = f"{stage['threshold']:.4f}" if stage["threshold"] else ""
+        cells = (limit, f"{100 * stage['share']:.2f} %", right, f"{stage['multiply_adds'] / 1e9:.3g}")
+        table.add_row(str(number), escape(_joined(cascade["stages"], number)), stage["views"], *cells)
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    whole, own = cascade["whole"]["accuracy"], result["ensemble"]["accuracy"]
+    cost = f"{cascade['multiply_adds'] / 1e9:.3g} 10^9 multiply-adds an image"
+    share = f"{100 * cascade['of_whole']:.1f} % of the whole ensemble's"
+    same = f"the same class on {100 * cascade['agreement']:.2f} %"
+    lines = [f"{cost}, {share}; accuracy {100 * own:.2f} %, the whole's {100 * whole:.2f} %; {same}"]
+    held = result["cross_validated"]
+    if held is not None:
+        lines.append(
+            f"cross-validated: {100 * held['cost']:.1f} % of the multiply-adds, {100 * held['expected']:.3f} points of "
+            f"accuracy expected to be lost ({100 * held['observed']:.2f} observed), at most {100 * drop['allowed']:g} "
+            f"allowed; the same class on {100 * held['agreement']:.2f} %"
+        )
+    written = f"wrote {result['output']}" if result["output"] else "nothing written"
+    lines.append(f"{written}, {result['seconds']:.1f} s")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _joined(stages: Sequence[Mapping[str, Any]], number: int) -> str:
+    """Name the members that join at a stage, counted from 1."""
+    before = stages[number - 2]["members"] if number > 1 else []
+    new = [name for name in stages[number - 1]["members"] if name not in before]
+    if not before:
+        return ", ".join(new)
+    return f"and {', '.join(new)}" if new else "the same"

@@ -1,0 +1,254 @@
+"""`ensemble report`: one page that shows accuracy against latency, and how the chosen point errs."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from zoo.cli.complete import member_names
+from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ensemble.evaluate import SplitSource
+    from ensemble.report.bench import Bench
+    from ensemble.report.graphs import Graph
+    from ensemble.report.record import Budget, Record
+    from zoo.cli.progress import Progress
+
+__all__ = ["command"]
+
+_LARGE = {"cpu": 64, "cuda": 512}
+"""Images in the large batch."""
+
+
+@click.command("report")
+@click.option("--pool", "patterns", required=True, shell_complete=member_names, help="Names and patterns: 'wrn*,cnn6'.")
+@click.option(
+    "--ensemble", "files", multiple=True, type=click.Path(path_type=Path), help="An ensemble.json to show; repeat it."
+)
+@click.option("--tta", "sets", multiple=True, metavar="SET", help="View set; repeat it [default: none, flip].")
+@click.option("--max-members", type=click.IntRange(min=1), default=6, show_default=True, help="Of the pool's best k.")
+@click.option("--graphs", type=click.Path(path_type=Path), help="Folder of exported *.onnx, run by ONNX Runtime.")
+@click.option("--budget-ms", type=float, metavar="MS", help="Choose the best point of at most so many ms a batch.")
+@click.option("--budget-macs", type=float, metavar="G", help="Likewise, of at most so many 10^9 multiply-adds.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images, for the latency.")
+@click.option("--large-batch", type=click.IntRange(min=1), help="For the throughput [default: 64; on a GPU 512].")
+@click.option("--precision", "precisions", multiple=True, help="fp32, bf16, fp16 [default: fp32 and what is fastest].")
+@click.option("--compile", "compiled", is_flag=True, help="Time torch.compile as well.")
+@click.option("--device", help="cpu, cuda [default: cuda if there is one].")
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="For each measurement.")
+@click.option("--remeasure", is_flag=True, help="Measure again what was measured on this hardware before.")
+@click.option("--no-measure", is_flag=True, help="Run nothing: multiply-adds take the place of latencies.")
+@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
+@click.option("--mistakes", type=click.IntRange(min=0), default=24, show_default=True, help="Pictures of them.")
+@click.option("--json", "json_to", type=click.Path(path_type=Path), help="Write all of it as JSON.")
+@click.option("--csv", "csv_to", type=click.Path(path_type=Path), help="Write the tables as CSV into a folder.")
+@click.option("--plots", "plots_to", type=click.Path(path_type=Path), help="Write the plots as SVG and PNG.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The page to write: report.html.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    *,
+    patterns: str,
+    files: tuple[Path, ...],
+    sets: tuple[str, ...],
+    max_members: int,
+    graphs: Path | None,
+    budget_ms: float | None,
+    budget_macs: float | None,
+    batch: int,
+    large_batch: int | None,
+    precisions: tuple[str, ...],
+    compiled: bool,
+    device: str | None,
+    seconds: float,
+    remeasure: bool,
+    no_measure: bool,
+    split: str,
+    data: Path | None,
+    mistakes: int,
+    json_to: Path | None,
+    csv_to: Path | None,
+    plots_to: Path | None,
+    output: Path,
+    quiet: bool,
+) -> None:
+    """Show what there is to choose from: members, their best committees, ensemble files, students and cascades.
+
+    Each is scored on the split and timed on this machine, warm; times are kept by hardware. The page is one file that
+    loads nothing. Scores in fp32 are those of stored predictions; in another precision, each network runs once over the
+    split. Points are chosen by the validation split; the split that is shown takes no part in it.
+
+    \b
+      ensemble report --pool 'fastnet-seed*,wrn*' --budget-ms 20 -o report.html
+      ensemble report --pool 'fastnet*' --ensemble ensemble.json --json report.json --plots plots -o report.html
+    """
+    budget = _budget(budget_ms, budget_macs)
+    _check(no_measure=no_measure, graphs=graphs, budget_ms=budget_ms, precisions=precisions, compiled=compiled)
+    if not seconds > 0:
+        raise UsageError(f"--seconds {seconds:g}: give a time above 0")
+    for option, path in (("-o", output), ("--json", json_to)):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UsageError(f"{option} {str(path)!r} is not a file in an existing folder")
+
+    from ensemble.evaluate import SplitSource, split_source
+    from ensemble.lockfile import read_lockfile
+    from ensemble.members import parse_members
+    from ensemble.report.gather import Plan, gather
+    from ensemble.report.write import write
+    from tta import view_set
+    from zoo.cli.progress import Progress
+
+    members = parse_members(patterns)
+    names = [path.name for path in files]
+    committees = {p.name if names.count(p.name) == 1 else str(p): read_lockfile(p) for p in files}
+    sets = tuple(dict.fromkeys(sets or ("none", "flip")))
+    for name in sets:
+        view_set(name)
+    for folder in (csv_to, plots_to):
+        _check_folder(folder)
+    everyone = [*members, *(m for committee in committees.values() for m in committee.members)]
+    source = split_source(everyone, split, data)
+    validation = SplitSource(source.dataset, "val", data, size=source.size, classes=source.classes)
+    plan = Plan(members, committees, sets, max_members, budget, mistakes)
+    with Progress(1, "reporting", "", quiet=quiet) as bar:
+        bench = None
+        if not no_measure:
+            bench = _bench(
+                source, device, (batch, large_batch), sets=sets, seconds=seconds, remeasure=remeasure, bar=bar
+            )
+            plan = replace(
+                plan,
+                precisions=_precisions(precisions, bench),
+                runtimes=("frozen", "compiled") if compiled else ("frozen",),
+                graphs=_graphs(graphs, bench),
+            )
+        record = gather(plan, source, validation, bench=bench, tell=bar.note)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = replace(record, hardware=_hardware(bench), command=_command_line(), made=now)
+    write(record, output, json_to=json_to, csv_to=csv_to, plots_to=plots_to)
+    click.echo(_summary(record, output))
+
+
+def _budget(milliseconds: float | None, macs: float | None) -> "Budget | None":
+    from ensemble.report.front import MILLISECONDS, MULTIPLY_ADDS
+    from ensemble.report.record import Budget
+
+    if macs is not None and milliseconds is not None:
+        raise UsageError("give one of --budget-macs and --budget-ms")
+    for option, value, unit in (
+        ("--budget-ms", milliseconds, MILLISECONDS),
+        ("--budget-macs", macs, MULTIPLY_ADDS),
+    ):
+        if value is not None:
+            if not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{option} {value:g}: a budget is a finite number above 0")
+            return Budget(value, unit)
+    return None
+
+
+def _check(
+    *, no_measure: bool, graphs: Path | None, budget_ms: float | None, precisions: Sequence[str], compiled: bool
+) -> None:
+    """Raise `UsageError` at options that do not go together."""
+    given = {
+        "--graphs": graphs is not None,
+        "--budget-ms": budget_ms is not None,
+        "--precision": bool(precisions),
+        "--compile": compiled,
+    }
+    clash = next((option for option, there in given.items() if there and no_measure), None)
+    if clash is not None:
+        raise UsageError(f"{clash} needs something to run: leave --no-measure out")
+    unknown = next((p for p in precisions if p not in {"fp32", "bf16", "fp16"}), None)
+    if unknown is not None:
+        raise UsageError(f"unknown --precision {unknown!r}; there are fp32, bf16, fp16")
+
+
+def _check_folder(folder: Path | None) -> None:
+    from zoo.files import check_writable
+
+    if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{str(folder)!r} is a file, and a folder is needed")
+        check_writable(folder)
+
+
+def _bench(
+    source: "SplitSource",
+    device: str | None,
+    batches: tuple[int, int | None],
+    *,
+    sets: Sequence[str],
+    seconds: float,
+    remeasure: bool,
+    bar: "Progress",
+) -> "Bench":
+    """Return what runs and times the candidates."""
+    from ensemble.report.bench import Bench
+    from zoo.allocator import keep_freed_memory
+    from zoo.cli.device import pick_device
+
+    keep_freed_memory()
+    where = pick_device(device)
+    both = (batches[0], batches[1] or _LARGE.get(where.type, _LARGE["cpu"]))
+    return Bench(where, source, both, sets=sets, seconds=seconds, remeasure=remeasure, tell=bar.note)
+
+
+def _precisions(asked: Sequence[str], bench: "Bench") -> tuple[str, ...]:
+    from ensemble.frozen import best_precision
+
+    return tuple(dict.fromkeys(asked or ("fp32", best_precision(bench.device))))
+
+
+def _graphs(folder: Path | None, bench: "Bench") -> "Sequence[Graph]":
+    from ensemble.report.graphs import find_graphs
+
+    return () if folder is None else find_graphs(folder, bench.device.type)
+
+
+def _hardware(bench: "Bench | None") -> dict[str, str]:
+    """Return what was measured on, and the versions of what made the report, for people."""
+    from ensemble.latency.hardware import hardware, versions
+
+    found = hardware("cpu") if bench is None else bench.cache.hardware
+    about = {"device": "nothing was measured" if bench is None else str(bench.device), "hardware": str(found)}
+    if bench is not None:
+        about["CPU threads"] = str(bench.cache.setup["threads"])
+    return about | {name: version for name, version in versions().items() if version is not None}
+
+
+def _command_line() -> str:
+    """Return the command that was given, as a shell takes it: the options that were said, in the order of the help."""
+    context = click.get_current_context()
+    words = ["ensemble", "report"]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        value, option = context.params[name], parameter.opts[-1] if parameter.opts[0] != "-o" else "-o"
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [option] if one is True else [option, str(one)]
+    return shlex.join(words)
+
+
+def _summary(record: "Record", output: Path) -> str:
+    """Return what a person at the terminal wants to know: what was chosen, and where the page is."""
+    from zoo.cli.group import one_line
+
+    best = record.points[record.closeup.point]
+    low, high = best.scores.accuracy_ci95
+    parts = [f"{best.label}: {100 * best.scores.accuracy:.2f} % ({100 * low:.2f} to {100 * high:.2f})"]
+    if best.latency is not None:
+        parts.append(f"{best.latency.median_ms:.3g} ms, p99 {best.latency.p99_ms:.3g} ms")
+    front = sum(point.front for point in record.points)
+    size = output.stat().st_size / 1e6
+    parts.append(
+        f"{record.closeup.why}; {len(record.points)} points, {front} on the front; wrote {output}, {size:.1f} MB"
+    )
+    return one_line("; ".join(parts))

@@ -1,0 +1,135 @@
+"""Timing what runs on a device: warm, one batch at a time, until the tail of the distribution is known."""
+
+import gc
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+from time import perf_counter_ns
+from typing import Any
+
+import torch
+
+from ensemble.latency.times import ENOUGH, Latency, summarise
+from zoo.data.split import Pixels
+from zoo.errors import UsageError
+
+__all__ = ["SECONDS", "measure", "shuffled_batches"]
+
+SECONDS = 2.0
+"""How long is measured by default."""
+
+_FEWEST, _LONGER = 3, 5
+_WINDOW, _WINDOW_RUNS, _SETTLED = 0.1, 3, 0.03
+
+
+@torch.inference_mode()
+def measure(
+    run: Callable[[Any], object],
+    images: Any,  # noqa: ANN401  # whatever `run` takes
+    *,
+    device: torch.device,
+    seconds: float = SECONDS,
+    warm_up: float = 5.0,
+) -> Latency:
+    """Measure how long a batch takes, from the call until its answer is there.
+
+    It is the wall-clock time that a caller waits: on an accelerator, until all that was queued is done. What the time
+    between two events on the device leaves out, launching work from Python and waiting for it, is part of it. Nothing
+    else is: garbage is collected before and not meanwhile, and gradients are off.
+
+    Runs go on for `seconds`, and until there are enough for a 99th percentile, but no longer than five times that.
+
+    Args:
+        run: takes a batch. Its inputs are on the device already unless copying them is what it is to be timed with.
+        images: a batch; or a list or tuple of batches of one size, taken in turn. Where the time depends on the images,
+            as in a cascade, they should be real ones in random order: see `shuffled_batches`.
+        device: where `run` computes.
+        seconds: above 0.
+        warm_up: seconds that it may take, after the first run, until times settle: until two successive medians differ
+            by less than 3 %. The first run may compile, and takes as long as it takes.
+
+    Raises:
+        UsageError: no batch, or batches of several sizes.
+    """
+    batches = images if isinstance(images, list | tuple) else (images,)
+    sizes = {len(batch) for batch in batches}
+    if len(sizes) != 1:
+        raise UsageError(f"times are of batches of one size, and these have {sorted(sizes) or 'none'}")
+    was_collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        once = _timer(run, device)
+        _settle(once, batches, warm_up)
+        times, before = list[float](), _interruptions()
+        began = perf_counter_ns()
+        for batch in itertools.cycle(batches):
+            times.append(once(batch))
+            passed = (perf_counter_ns() - began) / 1e9
+            if passed >= seconds and (len(times) >= ENOUGH or passed >= _LONGER * seconds) and len(times) >= _FEWEST:
+                break
+        after = _interruptions()
+    finally:
+        if was_collecting:
+            gc.enable()
+    return summarise(times, sizes.pop(), None if before is None or after is None else after - before)
+
+
+def _timer(run: Callable[[Any], object], device: torch.device) -> Callable[[Any], float]:
+    """Return a function that runs a batch and returns the milliseconds until its answer is there."""
+
+    def once(batch: Any) -> float:  # noqa: ANN401
+        began = perf_counter_ns()
+        run(batch)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        return (perf_counter_ns() - began) / 1e6
+
+    return once
+
+
+def _interruptions() -> int | None:
+    """Return how often this process lost a processor that it was using; None on Windows, which does not tell."""
+    try:
+        import resource  # noqa: PLC0415
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _settle(once: Callable[[Any], float], batches: Sequence[Any], most: float) -> None:
+    """Run the first batches again and again until their median time stays what it is, or for `most` seconds."""
+    once(batches[0])
+    began, before = perf_counter_ns(), float("inf")
+    while perf_counter_ns() - began < 1e9 * most:
+        started, times = perf_counter_ns(), list[float]()
+        for batch in itertools.cycle(batches):  # from the first, so that each window has the same work
+            times.append(once(batch))
+            if len(times) >= _WINDOW_RUNS and perf_counter_ns() - started >= 1e9 * _WINDOW:
+                break
+        median = statistics.median(times)
+        if abs(median - before) <= _SETTLED * median:
+            return
+        before = median
+
+
+def shuffled_batches(pixels: Pixels, batch: int, *, seed: int, device: torch.device) -> list[torch.Tensor]:
+    """Return the images of a split in random order, in batches on a device.
+
+    Args:
+        pixels: uint8 `[N, H, W, 3]`.
+        batch: images B in each, at most N.
+        seed: of the order.
+        device: where they go.
+
+    Returns:
+        As many uint8 `[B, H, W, 3]` as are full.
+
+    Raises:
+        UsageError: there are not as many images as one batch has.
+    """
+    if not 1 <= batch <= len(pixels):
+        raise UsageError(f"batches of {batch} images cannot be made of {len(pixels)} images")
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
+    shuffled = torch.from_numpy(pixels)[order[: len(pixels) // batch * batch]].to(device)
+    return list(torch.split(shuffled, batch))

@@ -1,0 +1,85 @@
+"""What committees answer, cascades included, and whether they were asked about the same images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensemble.cascade.stored import stage_costs, stored_exits
+from ensemble.comparison import Answers
+from ensemble.evaluate import SplitSource, stored_split
+from ensemble.lockfile import Committee
+from ensemble.members import Member
+from ensemble.merge import Vote, merge
+from ensemble.report.candidates import multiply_adds
+from ensemble.report.record import Stage
+from zoo.data import Split
+from zoo.entry import Entry
+from zoo.errors import DataError, MenagerieError, NotFoundError
+
+__all__ = ["Said", "fingerprint_of", "images_of", "say"]
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a committee says of N images, and at which expense.
+
+    Attributes:
+        answers: probabilities and classes.
+        multiply_adds: for an image, in units of 10^9; of a cascade, the mean. None if a card does not say.
+        stages: of a cascade, with the share of the images that each answers.
+    """
+
+    answers: Answers
+    multiply_adds: float | None
+    stages: tuple[Stage, ...] = ()
+
+
+def say(committee: Committee, votes: Sequence[Vote]) -> Said:
+    """Return what a committee says, by its cascade if it has one, given what its members say."""
+    if not committee.cascade:
+        probs, top = merge(votes, committee.merge, committee.temperature)
+        return Said(Answers(probs, top, likelihood=committee.merge != "vote"), multiply_adds(committee))
+    exits = stored_exits(committee, votes)
+    shares = np.bincount(exits.stage, minlength=len(committee.cascade)) / len(exits.top)
+    costs = stage_costs(committee)
+    stages = tuple(
+        Stage(stage.members, stage.views, stage.threshold, float(share))
+        for stage, share in zip(committee.cascade, shares, strict=True)
+    )
+    mean = float(shares @ np.array(costs)) / 1e9 if costs is not None else None
+    return Said(Answers(exits.probs, exits.top), mean, stages)
+
+
+def fingerprint_of(members: Sequence[Member], source: SplitSource) -> str:
+    """Return the fingerprint of the images that all members have predictions for.
+
+    Raises:
+        DataError: they are for different images.
+        NotFoundError: nobody has any.
+    """
+    marks: dict[str, str] = {}
+    for member in members:
+        try:
+            origin = member.origin
+            mark = (stored_split(origin, source) if isinstance(origin, Entry) else source.split).fingerprint
+        except NotFoundError:
+            continue  # said where its predictions are asked for
+        marks.setdefault(mark, member.name)
+    if len(marks) > 1:
+        said = ", ".join(f"{name} ({mark[:8]})" for mark, name in marks.items())
+        raise DataError(f"these are predictions for different {source.name} images: {said}")
+    if not marks:
+        raise NotFoundError(f"no member of the pool has predictions for the {source.name} split")
+    return next(iter(marks))
+
+
+def images_of(source: SplitSource, fingerprint: str) -> tuple[Split | None, str | None]:
+    """Return the images that predictions are for, or None and why there are none."""
+    try:
+        split = source.split
+    except MenagerieError as error:
+        return None, f"mistakes have no pictures: {error}"
+    if split.fingerprint != fingerprint:
+        return None, f"mistakes have no pictures: the {source.name} images at hand are not those of the predictions"
+    return split, None

@@ -1,0 +1,192 @@
+"""Running candidates for a report: how long they take, and what they answer in another precision than fp32."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast, get_args
+
+import torch
+
+from ensemble.cascade.run import Cascade
+from ensemble.evaluate import Ballots, SplitSource, entry_vote
+from ensemble.frozen import Setting, freeze
+from ensemble.latency.cache import Known, LatencyCache, cached
+from ensemble.latency.measure import SECONDS, shuffled_batches
+from ensemble.latency.workload import Workload, of_committee, of_network
+from ensemble.lockfile import Committee
+from ensemble.members import Member
+from ensemble.module import Ensemble
+from ensemble.report.graphs import Graph
+from ensemble.report.record import Timing
+from ensemble.view_cache import cached_views, keep_views
+from tta import view_set
+from tta.predict import Precision
+from zoo.data.split import Pixels
+from zoo.entry import Entry
+from zoo.errors import UsageError
+
+__all__ = ["Bench", "timing"]
+
+_BATCH = 500  # images at a time where only the answers count
+_SEED = 0
+_PICTURES = 2048  # different images that are timed on, at most
+
+
+class Bench:
+    """One device, on which candidates of a report run.
+
+    Args:
+        device: where.
+        source: the split whose images are answered, and timed on.
+        batches: sizes of the small batch, for latency, and of the large one, for throughput.
+        sets: names of the view sets that will be asked for.
+        seconds: that each measurement takes.
+        remeasure: whether what was measured before counts for nothing.
+        tell: called with a few words before anything slow.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        source: SplitSource,
+        batches: tuple[int, int],
+        *,
+        sets: Sequence[str] = (),
+        seconds: float = SECONDS,
+        remeasure: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.device, self.source, self.batches = device, source, batches
+        self.cache = LatencyCache(device)
+        self._sets, self._seconds, self._remeasure, self._tell = sets, seconds, remeasure, tell
+
+    def pixels(self) -> Pixels:
+        """Return images to be timed on, uint8 `[N, H, W, 3]`; those of the split."""
+        return self.source.split.images[:_PICTURES]
+
+    def times(self, committee: Committee, precision: str, runtime: str) -> tuple[Timing, Timing]:
+        """Return how long a committee takes for the small and the large batch, copying excluded.
+
+        Without a cascade, only the shapes of the networks matter, and equal ones are measured once.
+        """
+        stages = bool(committee.cascade)
+        what = of_committee(committee) if stages else _shapes(committee)
+        images = f"{self.source.dataset} {self.source.name}, seed {_SEED}" if stages else "split"
+        loaded: list[Callable[[Any], object]] = []
+
+        def load() -> Callable[[Any], object]:
+            if not loaded:
+                setting = Setting(self.device, _precision(precision), compile=runtime == "compiled")
+                whole = freeze(Ensemble(committee), setting)
+                loaded.append(Cascade(whole, committee) if stages else whole)
+            return loaded[0]
+
+        def known(batch: int) -> Timing:
+            workload = Workload(what, committee.views, batch, precision, runtime, images)
+            return self.time(workload, load, f"{len(committee.members)} x {committee.views}, {precision}, {runtime}")
+
+        return known(self.batches[0]), known(self.batches[1])
+
+    def graph_times(self, graph: Graph) -> tuple[Timing, Timing]:
+        """Return how long an exported graph takes for the small and the large batch, from and to the CPU's memory."""
+
+        def known(batch: int) -> Timing:
+            what = {"graph": graph.sha256, "provider": graph.provider}
+            workload = Workload(what, str(graph.lockfile.get("views")), batch, graph.precision, "onnx", "split")
+            return self.time(workload, lambda: graph.run, graph.path.name, torch.device("cpu"))
+
+        return known(self.batches[0]), known(self.batches[1])
+
+    def time(
+        self,
+        workload: Workload,
+        load: Callable[[], Callable[[Any], object]],
+        words: str,
+        inputs: torch.device | None = None,
+    ) -> Timing:
+        """Return how long a workload takes.
+
+        Args:
+            workload: the key under which it is kept.
+            load: returns what runs; called if it has to be measured.
+            words: what is measured, for people.
+            inputs: where the images are before [default: on the device].
+        """
+
+        def make() -> tuple[Callable[[Any], object], list[torch.Tensor]]:
+            self._tell(f"timing {words}, batch of {workload.batch}")
+            pixels = self.pixels()
+            batch = min(workload.batch, len(pixels))
+            if batch < workload.batch:
+                raise UsageError(f"a batch of {workload.batch} images: the split has {len(self.source.split)} only")
+            return load(), shuffled_batches(pixels, batch, seed=_SEED, device=inputs or self.device)
+
+        return timing(cached(self.cache, workload, make, remeasure=self._remeasure, seconds=self._seconds))
+
+    def ballots(self, committee: Committee, precision: str) -> Ballots:
+        """Return what the members answer in a precision, frozen, rows in the order of `Split.order`.
+
+        Each network runs over the split once for each precision and kind of device; the answers are kept beside those
+        of other views.
+        """
+        split = self.source.split
+        votes = [
+            entry_vote(member, self._answers(member, committee.views, precision), committee.views)
+            for member in committee.members
+        ]
+        return Ballots(votes, split.labels[split.order])
+
+    def _answers(self, member: Member, views: str, precision: str) -> dict[str, Any]:
+        if not isinstance(member.origin, Entry):
+            raise UsageError(f"{member.name} has predictions only: it cannot run in {precision}")
+        split, name = self.source.split, f"{self.source.name}-{precision}-{self.device.type}"
+        found = dict(cached_views(member.origin, name, split.fingerprint))
+        if not _names(views) <= set(found):
+            wider = [s for s in self._sets if _names(s) >= _names(views)]
+            whole = max(wider, key=lambda s: len(_names(s)), default=views)  # so that no view runs twice
+            self._tell(f"running {member.name} in {precision}, views {whole}")
+            found = self._run(Member(member.name, member.origin), whole, precision, split.images[split.order])
+            keep_views(member.origin, name, split, found)
+        return found
+
+    @torch.inference_mode()
+    def _run(self, member: Member, views: str, precision: str, images: Pixels) -> dict[str, Any]:
+        """Return view name -> log-probabilities `[N, C]` of one network."""
+        net = freeze(Ensemble(Committee((member,), views)), Setting(self.device, _precision(precision)))
+        parts = []
+        for start in range(0, len(images), _BATCH):
+            pixels = torch.from_numpy(images[start : start + _BATCH]).to(self.device)
+            parts.append(net.log_probs(net.planes(pixels))[0].float().cpu())
+        logs = torch.cat(parts, dim=1).numpy()
+        return {view.name: values for view, values in zip(view_set(views), logs, strict=True)}
+
+
+def timing(known: Known) -> Timing:
+    """Return a latency as a report has it; times to a hundredth of a percent."""
+    of = known.latency
+    return Timing(
+        batch=of.batch,
+        runs=of.runs,
+        median_ms=of.median_ms,
+        p90_ms=of.p90_ms,
+        p99_ms=of.p99_ms,
+        mean_ms=of.mean_ms,
+        images_per_second=of.images_per_second,
+        quantiles=tuple(float(f"{ms:.5g}") for ms in of.samples),
+        measured=known.measured,
+        note=of.note,
+    )
+
+
+def _precision(name: str) -> Precision:
+    if name not in get_args(Precision):
+        raise UsageError(f"unknown precision {name!r}; PyTorch runs {', '.join(get_args(Precision))}")
+    return cast("Precision", name)
+
+
+def _names(views: str) -> set[str]:
+    return {view.name for view in view_set(views)}
+
+
+def _shapes(committee: Committee) -> dict[str, Any]:
+    """Return what the time of a committee without stages depends on."""
+    cards: Sequence[Any] = [m.origin.card for m in committee.members if isinstance(m.origin, Entry)]
+    return {"networks": sorted((of_network(card) for card in cards), key=repr), "merge": committee.merge}

@@ -1,0 +1,254 @@
+"""Gathering a report: every candidate in every precision and runtime, scored and timed; then the choice."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ensemble.comparison import Answers
+from ensemble.evaluate import Ballots, SplitSource, stored_ballots, stored_split
+from ensemble.fit.leaks import check_unseen, refuse_unknown
+from ensemble.lockfile import Committee
+from ensemble.members import Member
+from ensemble.metrics import accuracy, nll
+from ensemble.report.agreement import look_at_members
+from ensemble.report.answers import fingerprint_of, images_of, say
+from ensemble.report.candidates import Candidate, alone, best_of_pool, from_files, runnable
+from ensemble.report.closeup import closeup, scores
+from ensemble.report.front import MILLISECONDS, MULTIPLY_ADDS, choose, cost, front, ranking
+from ensemble.report.record import RUNTIMES, Budget, Point, Record, Timing
+from zoo.data.split import Labels
+from zoo.entry import Entry
+from zoo.errors import DataError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from ensemble.report.bench import Bench
+    from ensemble.report.graphs import Graph
+
+__all__ = ["Plan", "gather"]
+
+_Times = tuple[Timing | None, Timing | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a report is to be about.
+
+    Attributes:
+        members: the pool.
+        files: ensemble files, by the names they were given with.
+        sets: names of view sets.
+        most: members of the largest committee of the pool.
+        budget: of the chosen point, if there is one.
+        mistakes: how many are shown.
+        precisions: that networks run in; `fp32` is what stored predictions are of.
+        runtimes: `frozen`, `compiled`.
+        graphs: exported ones.
+    """
+
+    members: Sequence[Member]
+    files: Mapping[str, Committee] = field(default_factory=dict)
+    sets: Sequence[str] = ("none", "flip")
+    most: int = 6
+    budget: Budget | None = None
+    mistakes: int = 24
+    precisions: Sequence[str] = ("fp32",)
+    runtimes: Sequence[str] = ("frozen",)
+    graphs: "Sequence[Graph]" = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A point, and how to ask it again."""
+
+    point: Point
+    ask: Callable[[], Answers]
+
+
+def gather(
+    plan: Plan,
+    source: SplitSource,
+    validation: SplitSource,
+    *,
+    bench: "Bench | None" = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Record:
+    """Gather a report's record; `hardware`, `command` and `made` are the caller's to add.
+
+    Scores in fp32 are those of stored predictions; in other precisions, of a run over the split in that precision.
+
+    Args:
+        plan: what it is about.
+        source: the split that is reported on.
+        validation: the split by which points are chosen.
+        bench: times candidates and runs them; without one, nothing runs, and cost is counted in multiply-adds.
+        tell: called with a few words before anything slow.
+
+    Raises:
+        NotFoundError, DataError: predictions are missing, or for different images.
+    """
+    named = [*plan.members, *(m for committee in plan.files.values() for m in committee.members)]
+    fingerprint = fingerprint_of(named, source)
+    candidates = alone(plan.members, plan.sets)
+    tell(f"choosing committees of up to {plan.most} members")
+    best, notes = best_of_pool(plan.members, plan.sets, plan.most)
+    rows: list[_Row] = []
+    labels: Labels | None = None
+    for candidate in [*candidates, *best, *from_files(plan.files)]:
+        try:
+            ballots = stored_ballots(candidate.committee, source)
+        except (NotFoundError, DataError) as error:
+            if candidate.kind in {"ensemble", "cascade"}:
+                raise
+            notes.append(f"left out: {error}")
+            continue
+        labels = ballots.labels
+        rows += _rows(candidate, ballots, plan, _validated(candidate, validation), source, bench)
+    if labels is None:
+        raise NotFoundError("; ".join(notes))
+    if bench is not None:
+        for graph in plan.graphs:
+            tell(f"running {graph.path.name}")
+            rows.append(_graph_row(graph, source, bench, labels))
+    unit = MILLISECONDS if bench is not None else MULTIPLY_ADDS
+    rows = [rows[i] for i in ranking([row.point for row in rows], unit)]
+    on = front([(cost(row.point, unit), row.point.scores.accuracy) for row in rows])
+    points = tuple(replace(row.point, front=kept) for row, kept in zip(rows, on, strict=True))
+    chosen = None if plan.budget is None else choose(points, plan.budget)
+    shown, why = _to_look_at(points, plan.budget, chosen)
+    classes = _classes(plan.members, source)
+    split, problem = images_of(source, fingerprint)
+    members, agreement, missing = look_at_members(plan.members, plan.sets[-1], source)
+    if plan.budget is not None and chosen is None:
+        notes.append(f"no point is within the budget of {plan.budget.limit:g} {plan.budget.unit}")
+    notes += [*missing, *([problem] if problem else []), *_unsteady(points)]
+    return Record(
+        dataset=source.dataset,
+        split=source.name,
+        images=len(labels),
+        fingerprint=fingerprint,
+        classes=classes,
+        points=points,
+        closeup=closeup(rows[shown].ask(), labels, classes, point=shown, why=why, split=split, mistakes=plan.mistakes),
+        members=members,
+        agreement=agreement,
+        budget=plan.budget,
+        chosen=chosen,
+        device=None if bench is None else bench.device.type,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _rows(
+    candidate: Candidate,
+    kept: Ballots,
+    plan: Plan,
+    validated: tuple[float | None, float | None],
+    source: SplitSource,
+    bench: "Bench | None",
+) -> list[_Row]:
+    """Return a candidate's points: one for each precision and runtime, if it can run; else one."""
+    committee = candidate.committee
+
+    def row(precision: str, runtime: str, ballots: Ballots, ask: Callable[[], Answers], times: _Times) -> _Row:
+        said = say(committee, ballots.votes)
+        point = Point(
+            name=candidate.name,
+            kind=candidate.kind,
+            members=tuple(m.name for m in committee.members),
+            views=committee.views,
+            precision=precision,
+            runtime=runtime,
+            scores=scores(said.answers, ballots.labels),
+            source="stored" if ballots is kept else "fresh",
+            val_accuracy=validated[0],
+            val_nll=validated[1],
+            multiply_adds=said.multiply_adds,
+            latency=times[0],
+            throughput=times[1],
+            teacher=candidate.teacher,
+            stages=said.stages,
+        )
+        return _Row(point, ask)
+
+    def stored() -> Answers:
+        return say(committee, stored_ballots(committee, source).votes).answers
+
+    if not runnable(committee):
+        return [row("as given", "predictions only", kept, stored, (None, None))]
+    if bench is None:
+        return [row("fp32", "PyTorch", kept, stored, (None, None))]
+    found = []
+    for precision in plan.precisions:
+        ballots = kept if precision == "fp32" else bench.ballots(committee, precision)
+        ask = stored if precision == "fp32" else partial(_fresh, bench, committee, precision)
+        for runtime in plan.runtimes:
+            times = bench.times(committee, precision, runtime)
+            found.append(row(precision, RUNTIMES[runtime], ballots, ask, times))
+    return found
+
+
+def _fresh(bench: "Bench", committee: Committee, precision: str) -> Answers:
+    return say(committee, bench.ballots(committee, precision).votes).answers
+
+
+def _graph_row(graph: "Graph", source: SplitSource, bench: "Bench", labels: Labels) -> _Row:
+    """Return the point of an exported graph."""
+    ask = partial(graph.answers, source.split, source.name)
+    accuracy_there, loss_there = graph.validation
+    small, large = bench.graph_times(graph)
+    point = Point(
+        name=graph.path.stem,
+        kind="cascade" if graph.lockfile.get("cascade") else "ensemble",
+        members=graph.members,
+        views=str(graph.lockfile.get("views", "none")),
+        precision=graph.precision,
+        runtime=RUNTIMES["onnx"],
+        scores=scores(ask(), labels),
+        source="fresh",
+        val_accuracy=accuracy_there,
+        val_nll=loss_there,
+        latency=small,
+        throughput=large,
+    )
+    return _Row(point, ask)
+
+
+def _validated(candidate: Candidate, validation: SplitSource) -> tuple[float | None, float | None]:
+    """Return accuracy and log-loss on the validation split; None if it cannot be told, or a member may have seen it."""
+    try:
+        for entry in refuse_unknown(candidate.committee.members):
+            check_unseen(entry, stored_split(entry, validation).fingerprint)
+        ballots = stored_ballots(candidate.committee, validation)
+    except (NotFoundError, DataError, UsageError):
+        return None, None
+    said = say(candidate.committee, ballots.votes).answers
+    loss = nll(said.probs, ballots.labels) if said.likelihood else None
+    return accuracy(said.top, ballots.labels), loss
+
+
+def _to_look_at(points: Sequence[Point], budget: Budget | None, chosen: int | None) -> tuple[int, str]:
+    """Return the number of the point to look at closely, and why it is this one."""
+    if chosen is not None and budget is not None:
+        return chosen, f"chosen for the budget of {budget.limit:g} {budget.unit}, by its validation accuracy"
+    files = [i for i, p in enumerate(points) if p.kind in {"ensemble", "cascade"} and p.source == "stored"]
+    if files:
+        return files[0], "the ensemble file"
+    best = choose([replace(p, multiply_adds=0.0) for p in points], Budget(0.0, MULTIPLY_ADDS))
+    if best is not None:
+        return best, "the best on the validation split"
+    return max(range(len(points)), key=lambda i: points[i].scores.accuracy), "the most accurate"
+
+
+def _classes(members: Sequence[Member], source: SplitSource) -> tuple[str, ...]:
+    card = next((m.origin.card for m in members if isinstance(m.origin, Entry)), None)
+    return card.classes if card is not None else source.split.classes
+
+
+def _unsteady(points: Sequence[Point]) -> list[str]:
+    """Say how many of the measured times are to be taken with care."""
+    times = [t for p in points for t in (p.latency, p.throughput) if t is not None]
+    doubtful = [t for t in times if t.note]
+    if not doubtful:
+        return []
+    return [f"{len(doubtful)} of {len(times)} measurements are to be taken with care, e.g.: {doubtful[0].note}"]

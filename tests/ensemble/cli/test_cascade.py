@@ -1,0 +1,370 @@
+"""`ensemble cascade`, and cascades in `eval`, `compare` and `predict`, as a person or a program meets them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ensemble.cascade.stages import Stage
+from ensemble.cascade.stored import stored_exits
+from ensemble.cascade.thresholds import MOST_STAGES
+from ensemble.cli import cascade as module
+from ensemble.evaluate import stored_ballots
+from ensemble.lockfile import Committee, read_lockfile, write_lockfile
+from ensemble.merge import Merge, merge
+from zoo.predictions import Predictions, SplitPredictions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tests.ensemble.conftest import Outcome, Zoo
+
+    Cli = Callable[..., Outcome]
+
+NAMES = ("tiny-a", "tiny-b", "tiny-c")
+IMAGES = 400
+
+
+@pytest.fixture
+def fittable(zoo: "Zoo", reseal: Callable[[Path], None]) -> "Zoo":
+    """The tiny zoo with cards that say what was held out, and predictions that know something, on both splits."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(NAMES):
+        entry, folder = zoo.entry(name), zoo.source / name
+        stored = dict(entry.predictions().splits)
+        mark = stored["val"].fingerprint
+        for split, size in (("val", IMAGES), ("test", 60)):
+            same = np.random.default_rng(7)  # which images are hard is the same for all
+            labels = same.integers(0, 10, size) if split == "val" else stored["test"].labels
+            hint = 12 * same.beta(1.5, 0.7, size)[:, None] * np.eye(10)[labels]
+            views = {v: (hint + rng.standard_normal((size, 10))).astype(np.float16) for v in ("none", "flip")}
+            stored[split] = SplitPredictions(views, labels.astype(np.int64), stored[split].fingerprint)
+        card = replace(
+            entry.card,
+            trained_on={"images": 90, "fingerprint": "1" * 64, "held_out": mark},
+            multiply_adds=(number + 1) * 10**9,
+        )
+        (folder / "config.json").write_text(card.to_json(), encoding="utf-8")
+        (folder / "predictions.safetensors").write_bytes(Predictions(stored).encode())
+        reseal(folder)
+    return zoo
+
+
+@pytest.fixture
+def lockfile(fittable: "Zoo", tmp_path: Path) -> Path:
+    return lock(tmp_path / "ensemble.json", fittable.committee("tiny-*", "flip", "probs", 0.9))
+
+
+def lock(path: Path, committee: Committee) -> Path:
+    write_lockfile(path, committee, fitted_on=None, metrics={})
+    return path
+
+
+def read(outcome: "Outcome") -> dict[str, Any]:
+    """Return the JSON that is all of a command's stdout."""
+    assert (outcome.code, outcome.err) == (0, "")
+    table: dict[str, Any] = json.loads(outcome.out)
+    return table
+
+
+def fit(cli: "Cli", lockfile: Path, *words: object) -> dict[str, Any]:
+    return read(cli("cascade", lockfile, "--max-accuracy-drop", "0.01", "--json", "-q", *words))
+
+
+def test_the_lockfile_evaluates_to_what_was_reported(fittable: "Zoo", cli: "Cli", lockfile: Path) -> None:
+    out = lockfile.with_name("cascade.json")
+    table = fit(cli, lockfile, "-o", out)
+    assert list(table) == [
+        "dataset", "fitted_on", "members", "views", "merge", "ensemble", "cascade", "drop", "cross_validated", "output",
+        "seconds",
+    ]  # fmt: skip
+    report = read(cli("eval", "--ensemble", out, "--split", "val", "--json", "-"))
+    for key in ("ensemble", "cascade", "members"):
+        assert report[key] == table[key]
+    committee, before = read_lockfile(out), read_lockfile(lockfile)
+    assert replace(committee, cascade=()) == before
+    last = committee.cascade[-1]
+    assert (set(last.members), last.views, last.temperature) == (set(NAMES), "flip", 0.9)
+    # Independently: what is stored, merged by hand.
+    ballots = stored_ballots(before, fittable.split_source("val"))
+    exits = stored_exits(committee, ballots.votes)
+    whole = merge(ballots.votes, "probs", 0.9)[1]
+    right = [(top == ballots.labels).mean() for top in (whole, exits.top)]
+    assert table["drop"]["observed"] == pytest.approx(right[0] - right[1], abs=1e-12)
+    assert table["drop"]["observed"] <= 0.01
+    assert table["drop"]["expected"] <= table["drop"]["bound"] <= table["drop"]["allowed"] == 0.01
+    assert table["cross_validated"]["expected"] <= 0.01
+    costs = [s["multiply_adds"] for s in table["cascade"]["stages"]]
+    assert costs[-1] == 12 * 10**9
+    assert table["cascade"]["multiply_adds"] == pytest.approx(np.mean([costs[s] for s in exits.stage]))
+    assert table["cascade"]["of_whole"] == pytest.approx(table["cascade"]["multiply_adds"] / costs[-1])
+    assert table["cascade"]["of_whole"] < 0.7
+    assert table["cascade"]["agreement"] == (exits.top == whole).mean()
+    locked = json.loads(out.read_text(encoding="utf-8"))
+    assert locked["metrics"]["val"]["accuracy"] == table["ensemble"]["accuracy"]
+    assert locked["metrics"]["val"]["cascade"]["of_whole"] == table["cascade"]["of_whole"]
+
+
+def test_what_it_was_fitted_on_stays_or_is_said(fittable: "Zoo", cli: "Cli", lockfile: Path) -> None:
+    mark = fittable.entry("tiny-a").predictions().splits["val"].fingerprint
+    own = {"split": "val", "fingerprint": mark, "images": IMAGES, "objective": "cascade"}
+    assert fit(cli, lockfile, "--dry-run")["fitted_on"] == own
+    said = {**own, "objective": "nll"}
+    write_lockfile(lockfile, read_lockfile(lockfile), fitted_on=said, metrics={})
+    out = lockfile.with_name("cascade.json")
+    assert fit(cli, lockfile, "-o", out)["fitted_on"] == said
+    assert json.loads(out.read_text(encoding="utf-8"))["fitted_on"] == said
+
+
+def test_the_same_again_is_the_same_file_and_a_cascade_is_fitted_anew(cli: "Cli", lockfile: Path) -> None:
+    first, again = (lockfile.with_name(name) for name in ("a.json", "b.json"))
+    fit(cli, lockfile, "-o", first)
+    done = cli("cascade", first, "--max-accuracy-drop", "0.01", "-o", again)
+    assert done.code == 0
+    assert f"{first} has a cascade already: another is fitted to its ensemble\n" in done.err
+    tables = [json.loads(path.read_text(encoding="utf-8")) for path in (first, again)]
+    assert tables[0] == tables[1]
+
+
+def test_the_test_split_makes_no_difference(
+    fittable: "Zoo", cli: "Cli", lockfile: Path, reseal: Callable[[Path], None]
+) -> None:
+    outs = [lockfile.with_name(name) for name in ("a.json", "b.json")]
+    fit(cli, lockfile, "-o", outs[0])
+    for name in NAMES:
+        stored = dict(fittable.entry(name).predictions().splits)
+        del stored["test"]
+        (fittable.source / name / "predictions.safetensors").write_bytes(Predictions(stored).encode())
+        reseal(fittable.source / name)
+    fit(cli, lockfile, "-o", outs[1])
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+def test_limits_are_kept(cli: "Cli", lockfile: Path) -> None:
+    two = fit(cli, lockfile, "--dry-run", "--max-stages", "2")
+    assert len(two["cascade"]["stages"]) == 2
+    more = fit(cli, lockfile, "--dry-run")
+    assert more["cascade"]["of_whole"] <= two["cascade"]["of_whole"]
+    loose = read(cli("cascade", lockfile, "--dry-run", "--max-accuracy-drop", "0.2", "--json", "-q"))
+    assert loose["cascade"]["of_whole"] < more["cascade"]["of_whole"]
+    assert module._MOST_STAGES == MOST_STAGES
+
+
+def test_a_dry_run_writes_nothing_and_the_table_says_what_the_json_says(cli: "Cli", lockfile: Path) -> None:
+    out = lockfile.with_name("cascade.json")
+    table = fit(cli, lockfile, "--dry-run", "-o", out)
+    done = cli("cascade", lockfile, "--max-accuracy-drop", "0.01", "--dry-run", "-o", out)
+    assert (done.code, done.err) == (0, "")
+    assert not out.exists()
+    assert "nothing written" in done.out
+    for stage in table["cascade"]["stages"]:
+        assert f"{100 * stage['share']:.2f} %" in done.out
+        assert not stage["threshold"] or f"{stage['threshold']:.4f}" in done.out
+    assert f", {100 * table['cascade']['of_whole']:.1f} % of the whole ensemble's; accuracy" in done.out
+    assert f"cross-validated: {100 * table['cross_validated']['cost']:.1f} % of the multiply-adds" in done.out
+    assert "at most 1 allowed" in done.out
+
+
+def test_too_few_images_are_said(cli: "Cli", lockfile: Path) -> None:
+    done = cli("cascade", lockfile, "--max-accuracy-drop", "0.00001", "--dry-run")
+    if done.code == 0:
+        assert "400 validation images are too few to hold a drop of 0.001 points on others" in done.err
+    else:
+        assert "allow a larger --max-accuracy-drop" in done.error
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--dry-run", "--split", "test"], 2, "--split 'test': a fit reads the validation split only"),
+        ([], 2, "give -o FILE"),
+        (["-o", "no/such/c.json"], 2, "-o 'no/such/c.json' is not a file in an existing folder"),
+        (["--dry-run", "--max-accuracy-drop", "-0.1"], 2, "--max-accuracy-drop -0.1: a fraction from 0, below 1"),
+        (["--dry-run", "--max-accuracy-drop", "nan"], 2, "--max-accuracy-drop nan"),
+        (["--dry-run", "--max-accuracy-drop", "1"], 2, "--max-accuracy-drop 1"),
+        (["--dry-run", "--max-stages", "1"], 2, "'--max-stages'"),
+        (["--dry-run", "--max-stages", "5"], 2, "'--max-stages'"),
+    ],
+)
+def test_bad_requests_are_one_line(cli: "Cli", lockfile: Path, words: list[str], code: int, says: str) -> None:
+    done = cli("cascade", lockfile, *words)
+    assert (done.code, done.out) == (code, "")
+    assert says in done.error
+
+
+@pytest.mark.parametrize(
+    ("members", "views", "how", "code", "says"),
+    [
+        ("tiny-*", "flip", "vote", 2, "merges by vote, and a share of votes does not say how sure a stage is"),
+        ("tiny-a", "none", "probs", 2, "is one member under one view: there is nothing to ask first"),
+        ("tiny-*", "crops5", "probs", 1, "--split val --fresh` once, which keeps them"),
+    ],
+)
+def test_ensembles_that_have_no_cascade(
+    fittable: "Zoo", cli: "Cli", tmp_path: Path, members: str, views: str, how: Merge, code: int, says: str
+) -> None:
+    file = lock(tmp_path / "e.json", fittable.committee(members, views, how))
+    done = cli("cascade", file, "--dry-run")
+    assert (done.code, done.out) == (code, "")
+    assert says in done.error
+    assert "give --fresh" not in done.error
+
+
+def test_a_file_that_is_missing_or_none(cli: "Cli", tmp_path: Path) -> None:
+    assert "cannot read" in cli("cascade", tmp_path / "lost.json", "--dry-run").error
+    (tmp_path / "x.json").write_text("{}", encoding="utf-8")
+    assert "is not an ensemble of format" in cli("cascade", tmp_path / "x.json", "--dry-run").error
+    assert "Missing argument" in cli("cascade").error
+
+
+def test_members_that_do_not_say_what_they_saw_are_refused(zoo: "Zoo", cli: "Cli", tmp_path: Path) -> None:
+    done = cli("cascade", lock(tmp_path / "e.json", zoo.committee("tiny-*")), "-o", tmp_path / "c.json")
+    assert (done.code, done.out) == (1, "")
+    assert "'tiny-a', 'tiny-b', 'tiny-c' cannot take part in a fit: the card does not say" in done.error
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_a_member_that_held_other_images_out_is_refused(
+    fittable: "Zoo", cli: "Cli", lockfile: Path, reseal: Callable[[Path], None]
+) -> None:
+    config = fittable.source / "tiny-b" / "config.json"
+    seen = {"images": 100, "fingerprint": "1" * 64, "held_out": "2" * 64}
+    config.write_text(replace(fittable.entry("tiny-b").card, trained_on=seen).to_json(), encoding="utf-8")
+    reseal(config.parent)
+    done = cli("cascade", lockfile, "--dry-run")
+    assert done.code == 1
+    assert "'tiny-b' cannot take part in a fit on the validation split" in done.error
+
+
+def test_a_card_without_multiply_adds_is_refused(
+    fittable: "Zoo", cli: "Cli", lockfile: Path, reseal: Callable[[Path], None]
+) -> None:
+    config = fittable.source / "tiny-b" / "config.json"
+    config.write_text(replace(fittable.entry("tiny-b").card, multiply_adds=0).to_json(), encoding="utf-8")
+    reseal(config.parent)
+    done = cli("cascade", lockfile, "--dry-run")
+    assert done.code == 1
+    assert "the card of 'tiny-b' does not say how many multiply-adds its network has" in done.error
+
+
+def two_stages(zoo: "Zoo", threshold: float, temperature: float) -> Committee:
+    stages = (Stage(("tiny-b",), "none", 1.0, threshold), Stage(("tiny-b", "tiny-a"), "flip", 1.0, 0.0))
+    committee = replace(zoo.committee("tiny-a,tiny-b", "flip"), cascade=stages)
+    members = tuple(replace(m, temperature=temperature) for m in committee.members)
+    return replace(committee, members=members)
+
+
+@pytest.fixture
+def staged(fittable: "Zoo", tmp_path: Path) -> Path:
+    """A lockfile whose cascade sends what is stored to both of its stages."""
+    return lock(tmp_path / "staged.json", two_stages(fittable, 0.9, 1.0))
+
+
+@pytest.fixture
+def running(fittable: "Zoo", tmp_path: Path) -> Path:
+    """A lockfile whose cascade sends what the untrained networks say to both of its stages."""
+    return lock(tmp_path / "running.json", two_stages(fittable, 0.5, 0.1))
+
+
+def test_eval_shows_the_cascade_beside_the_whole(fittable: "Zoo", cli: "Cli", staged: Path) -> None:
+    report = read(cli("eval", "--ensemble", staged, "--json", "-"))
+    plain = lock(staged.with_name("plain.json"), replace(read_lockfile(staged), cascade=()))
+    whole = read(cli("eval", "--ensemble", plain, "--json", "-"))
+    assert [*whole, "cascade"] == list(report)
+    assert report["members"] == whole["members"]
+    for metric, value in report["cascade"]["whole"].items():
+        assert value == whole["ensemble"][metric]
+    shares = [s["share"] for s in report["cascade"]["stages"]]
+    assert min(shares) > 0
+    assert sum(shares) == pytest.approx(1)
+    assert report["cascade"]["multiply_adds"] == pytest.approx(2e9 * shares[0] + 6e9 * shares[1])
+    done = cli("eval", "--ensemble", staged)
+    assert (done.code, done.err) == (0, "")
+    assert "its cascade of 2 stages" in done.out
+    assert f"stage 1: 1 member, views: none: {100 * shares[0]:.2f} % of images leave" in done.out
+    assert f"the whole ensemble's class on {100 * report['cascade']['agreement']:.2f} %" in done.out
+    assert fittable.source.is_dir()
+
+
+def test_eval_fresh_runs_the_early_exits(
+    fittable: "Zoo", cli: "Cli", running: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ensemble.cascade.run import Cascade, TensorExits
+
+    seen: list[int] = []
+    original = Cascade.exits
+
+    def spy(self: Cascade, images: "Tensor") -> TensorExits:
+        seen.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(Cascade, "exits", spy)
+    words = ["--fresh", "--data", fittable.data, "--device", "cpu", "--json", "-", "-q"]
+    report = read(cli("eval", "--ensemble", running, *words))
+    assert seen == [60]
+    assert report["source"] == "fresh"
+    plain = lock(running.with_name("plain.json"), replace(read_lockfile(running), cascade=()))
+    whole = read(cli("eval", "--ensemble", plain, *words))["ensemble"]
+    assert report["cascade"]["whole"]["nll"] == pytest.approx(whole["nll"], abs=1e-6)
+    assert 0 < report["cascade"]["stages"][0]["share"] < 1
+    few = read(cli("eval", "--ensemble", running, *words, "--limit", "7"))
+    assert (seen[-1], few["images"]) == (7, 7)
+
+
+def test_compare_scores_the_cascades_answers(cli: "Cli", staged: Path) -> None:
+    plain = lock(staged.with_name("plain.json"), replace(read_lockfile(staged), cascade=()))
+    report = read(cli("compare", plain, staged, "--json", "-"))
+    for key, path in (("a", plain), ("b", staged)):
+        alone = read(cli("eval", "--ensemble", path, "--json", "-"))["ensemble"]
+        for metric in ("accuracy", "nll", "brier", "ece"):
+            assert report[key]["metrics"][metric]["value"] == pytest.approx(alone[metric], abs=1e-12)
+    assert report["difference"]["nll"]["value"] != 0
+    assert "cascade" not in report["a"]
+    assert [s["threshold"] for s in report["b"]["cascade"]] == [0.9, 0.0]
+    out = cli("compare", plain, staged).out
+    assert f"A: {plain}: 2 members, views: none, flip, merge: probs\n" in out
+    assert f"B: {staged}: 2 members, views: none, flip, merge: probs, a cascade of 2 stages\n" in out
+
+
+def test_predict_asks_no_more_than_it_needs(fittable: "Zoo", cli: "Cli", running: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(20)]
+    for path, image in zip(paths, fittable.split.images, strict=False):
+        Image.fromarray(image).save(path)
+    results = json.loads(cli("predict", "--ensemble", running, "--json", *paths).out)
+    lines = cli("predict", "--ensemble", running, *paths).out.splitlines()
+    assert {result["stage"] for result in results} == {1, 2}
+    for result, line in zip(results, lines, strict=True):
+        asked = {1: ["tiny-b"], 2: ["tiny-a", "tiny-b"]}[result["stage"]]
+        assert list(result["members"]) == asked
+        ending = "1 members asked in 1 stage agree" if result["stage"] == 1 else "2 members asked in 2 stages agree"
+        assert f"; {result['agree']} of {ending}" in line
+        assert (result["top"][0]["prob"] >= 0.5) or result["stage"] == 2
+
+
+def test_the_shipped_five_without_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys; from ensemble.cli import group; from zoo.cli.group import run; "
+        "code = run(group, sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
+    )
+
+    def call(*words: object) -> dict[str, Any]:
+        command = [sys.executable, "-c", program, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        table: dict[str, Any] = json.loads(done.stdout)
+        return table
+
+    whole, out = tmp_path / "ensemble.json", tmp_path / "cascade.json"
+    call("select", "--pool", "fastnet-seed[1-5]", "--tta", "flip", "-o", whole, "--json", "-q")
+    fitted = call("cascade", whole, "-o", out, "--json", "-q")
+    assert fitted["cross_validated"]["expected"] <= 0.0005
+    report = call("eval", "--ensemble", out, "--json", "-")
+    assert report["cascade"]["of_whole"] <= 0.22
+    assert report["ensemble"]["accuracy"] >= report["cascade"]["whole"]["accuracy"] - 0.001
+    assert report["cascade"]["agreement"] > 0.99

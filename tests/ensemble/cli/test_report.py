@@ -1,0 +1,99 @@
+"""`ensemble report`, as a person or a program meets it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.ensemble.conftest import Outcome, Zoo
+
+Cli = Callable[..., "Outcome"]
+
+
+def test_a_report_without_running_anything(zoo: "Zoo", cli: Cli, tmp_path: Path) -> None:
+    page, table = tmp_path / "r.html", tmp_path / "r.json"
+    words = ("--pool", "tiny-*", "--no-measure", "--data", zoo.data, "--json", table, "--csv", tmp_path / "csv")
+    done = cli("report", *words, "--plots", tmp_path / "plots", "-q", "-o", page)
+    assert (done.code, done.err) == (0, "")
+    assert "6 points" in done.out
+    assert f"wrote {page}" in done.out
+    record = json.loads(table.read_text(encoding="utf-8"))
+    assert record["device"] is None
+    assert record["command"].startswith("ensemble report --pool 'tiny-*'")
+    assert "--no-measure" in record["command"]
+    assert "--split" not in record["command"], "only what was given"
+    evaluated = json.loads(cli("eval", "--members", "tiny-b", "--tta", "flip", "--json", "-").out)["ensemble"]
+    point = next(p for p in record["points"] if (p["name"], p["views"]) == ("tiny-b", "flip"))
+    assert point["scores"]["accuracy"] == evaluated["accuracy"]
+    assert point["scores"]["accuracy_ci95"] == evaluated["accuracy_ci95"]
+    assert "data:image/png;base64," in page.read_text(encoding="utf-8")
+    assert (tmp_path / "csv" / "points.csv").is_file()
+    assert (tmp_path / "plots" / "pareto.svg").is_file()
+
+
+def test_a_measured_report_says_where_and_is_quick_the_second_time(zoo: "Zoo", cli: Cli, tmp_path: Path) -> None:
+    table = tmp_path / "r.json"
+    words = ("--pool", "tiny-a", "--tta", "none", "--precision", "fp32", "--data", zoo.data, "--seconds", "0.01")
+    more = ("--large-batch", "4", "--device", "cpu", "--budget-ms", "1e4", "--json", table, "-o", tmp_path / "r.html")
+    first = cli("report", *words, *more)
+    assert first.code == 0
+    assert "timing 1 x none, fp32, frozen, batch of 1" in first.err
+    record = json.loads(table.read_text(encoding="utf-8"))
+    assert record["device"] == "cpu"
+    assert {"hardware", "torch", "python", "CPU threads"} <= {*record["hardware"]}
+    (point,) = record["points"]
+    assert (point["latency"]["batch"], point["throughput"]["batch"]) == (1, 4)
+    assert point["latency"]["median_ms"] <= point["latency"]["p99_ms"]
+    second = cli("report", *words, *more)
+    assert "timing" not in second.err
+    assert json.loads(table.read_text(encoding="utf-8"))["points"] == record["points"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"),
+    [
+        (("--budget-ms", "nan"), "--budget-ms nan: a budget is a finite number above 0", 2),
+        (("--budget-ms", "1", "--budget-macs", "1"), "give one of --budget-macs and --budget-ms", 2),
+        (("--no-measure", "--budget-ms", "3"), "--budget-ms needs something to run: leave --no-measure out", 2),
+        (("--no-measure", "--compile"), "--compile needs something to run", 2),
+        (("--precision", "fp8"), "unknown --precision 'fp8'; there are fp32, bf16, fp16", 2),
+        (("--seconds", "0"), "--seconds 0: give a time above 0", 2),
+        (("--tta", "flop"), "unknown view set 'flop'", 2),
+        (("--json", "/nowhere/r.json"), "--json '/nowhere/r.json' is not a file in an existing folder", 2),
+        (("--ensemble", "none.json"), "cannot read none.json", 1),
+        (("--graphs", "nowhere"), "--graphs 'nowhere': there is no *.onnx file", 1),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(
+    zoo: "Zoo", cli: Cli, tmp_path: Path, words: tuple[str, ...], said: str, code: int
+) -> None:
+    del zoo
+    done = cli("report", "--pool", "tiny-a", "-o", tmp_path / "r.html", *words)
+    assert said in done.error
+    assert done.code == code
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(zoo: "Zoo", cli: Cli, tmp_path: Path) -> None:
+    del zoo
+    (tmp_path / "file").write_text("")
+    done = cli("report", "--pool", "tiny-a", "--no-measure", "--csv", tmp_path / "file", "-o", tmp_path / "r.html")
+    assert "is a file, and a folder is needed" in done.error
+
+
+def test_without_measuring_torch_is_not_imported(zoo: "Zoo", tmp_path: Path) -> None:
+    """In a process of its own."""
+    words = ["--pool", "tiny-*", "--no-measure", "--data", str(zoo.data), "-q", "-o", str(tmp_path / "r.html")]
+    program = (
+        "import sys; from ensemble.cli.report import command; "
+        f"command({words!r}, standalone_mode=False); sys.exit('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "ZOO_SOURCE": str(zoo.source)}
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, env=environment, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,76 @@
+"""Records of a tiny zoo, held to what `ensemble eval` says of the same committees."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from ensemble.evaluate import score, stored_ballots
+from ensemble.members import parse_members
+from ensemble.report.gather import Plan, gather
+from ensemble.report.record import Budget
+from zoo.errors import DataError
+from zoo.predictions import Predictions, SplitPredictions
+
+if TYPE_CHECKING:
+    from tests.ensemble.conftest import Zoo
+
+
+def test_without_running_anything_scores_are_those_of_an_evaluation(knowing: "Zoo") -> None:
+    members = parse_members("tiny-*")
+    source, validation = knowing.split_source(), knowing.split_source("val")
+    files = {"e.json": knowing.committee("tiny-a,tiny-b=2", "flip", "logits", 1.3)}
+    record = gather(Plan(members, files, budget=Budget(3e-3, "G multiply-adds")), source, validation)
+    assert (record.dataset, record.split, record.images) == ("cifar10", "test", 60)
+    assert record.fingerprint == knowing.split.fingerprint
+    assert {"member", "student", "ensemble"} <= {p.kind for p in record.points}
+    assert {p.teacher for p in record.points if p.kind == "student"} == {"tiny-a"}
+    for point in record.points:
+        if point.kind != "committee":
+            who = files["e.json"] if point.kind == "ensemble" else knowing.committee(point.name, point.views)
+            own = score(who, stored_ballots(who, source), source, source="stored").ensemble
+            there = score(who, stored_ballots(who, validation), validation, source="stored").ensemble
+            assert point.scores.accuracy == own["accuracy"]
+            assert list(point.scores.accuracy_ci95) == own["accuracy_ci95"]
+            assert (point.scores.nll, point.scores.ece) == pytest.approx((own["nll"], own["ece"]))
+            assert (point.val_accuracy, point.val_nll) == pytest.approx((there["accuracy"], there["nll"]))
+    assert record.chosen is not None
+    assert (record.points[record.chosen].multiply_adds or 1) <= 3e-3
+    assert record.closeup.point == record.chosen
+    assert all(m.picture for m in record.closeup.mistakes)
+    assert record.agreement is not None
+    assert {*record.agreement.names} == {"tiny-a", "tiny-b", "tiny-c"}
+    assert [p.multiply_adds for p in record.points] == sorted(p.multiply_adds or 0 for p in record.points)
+
+
+def test_what_may_have_seen_the_validation_split_is_shown_and_never_chosen(zoo: "Zoo") -> None:
+    plan = Plan(parse_members("tiny-a,tiny-b"), budget=Budget(1.0, "G multiply-adds"))
+    record = gather(plan, zoo.split_source(), zoo.split_source("val"))
+    assert {p.val_accuracy for p in record.points} == {None}
+    assert record.chosen is None
+    assert "no point is within the budget of 1 G multiply-adds" in record.notes
+    assert record.closeup.why == "the most accurate"
+
+
+def test_members_for_other_images_are_refused(zoo: "Zoo", reseal: Callable[[Path], None]) -> None:
+    entry = zoo.entry("tiny-b")
+    stored = dict(entry.predictions().splits)
+    stored["test"] = SplitPredictions(stored["test"].views, stored["test"].labels, "0" * 64)
+    (entry.folder / "predictions.safetensors").write_bytes(Predictions(stored).encode())
+    reseal(entry.folder)
+    source = zoo.split_source()
+    source.folder = None
+    with pytest.raises(DataError, match="different test images"):
+        gather(Plan(parse_members("tiny-a,tiny-b")), source, zoo.split_source("val"))
+
+
+def test_predictions_without_a_network_are_a_point_without_a_cost(zoo: "Zoo", tmp_path: Path) -> None:
+    file = tmp_path / "other.npz"
+    np.savez(file, logits=zoo.logits("tiny-a"), labels=zoo.split.labels)
+    record = gather(Plan(parse_members(f"tiny-a,{file}")), zoo.split_source(), zoo.split_source("val"))
+    point = next(p for p in record.points if p.runtime == "predictions only")
+    twin = next(p for p in record.points if p.name == "tiny-a" and p.views == "none")
+    assert point.scores.accuracy == twin.scores.accuracy
+    assert (point.latency, point.multiply_adds, point.front) == (None, None, False)

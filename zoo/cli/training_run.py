@@ -1,0 +1,303 @@
+"""What `zoo train` and `ensemble distill` share: the options of a training, the run itself, and filing what it made."""
+
+import dataclasses
+import functools
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from zoo.cli.interrupt import stop_requests
+from zoo.cli.progress import Progress
+from zoo.cli.types import PATH, TEXT
+from zoo.errors import InterruptedRun, MenagerieError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from training.augment import Answers
+    from training.distill import Teacher
+    from training.distributed import World
+    from training.job import Job
+    from training.loop import Trained
+    from training.recipe import Recipe
+    from zoo.data import Split
+    from zoo.entry import Entry
+
+__all__ = ["FindTeacher", "TrainingOptions", "load_job", "pick", "train_and_file", "training_options"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+FindTeacher = Callable[["Job", "torch.device", "World"], "tuple[Teacher | Answers, str | Mapping[str, Any]]"]
+"""From a job, the device and the processes to the teacher or its answers, and what the records say of it."""
+
+
+def training_options(command: _F) -> _F:
+    """Add what `TrainingOptions` holds to a command, which gets it as `options`."""
+
+    @functools.wraps(command)
+    def call(**values: Any) -> Any:  # noqa: ANN401  # the command's own
+        shared = {field.name: values.pop(field.name) for field in fields(TrainingOptions) if field.name in values}
+        return command(**values, options=TrainingOptions(**shared))
+
+    whole: Callable[..., Any] = call
+    for option in reversed(
+        (
+            click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of weights, order and augmentation."),
+            click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a recipe's value."),
+            click.option("--data", type=PATH, help="Folder with the data [default: ZOO_DATA]."),
+            click.option(
+                "--dataset",
+                type=TEXT,
+                help="cifar10, cifar100, or a name for an image folder [default: cifar10, or the folder's].",
+            ),
+            click.option(
+                "--size", type=click.IntRange(min=8), help="Resize an image folder's images to this side, in pixels."
+            ),
+            click.option("--name", type=TEXT, help="Name of the entry [default: RECIPE[-DATASET]-seedN]."),
+            click.option("--to", type=PATH, help="Source folder to file it in [default: the cache]."),
+            click.option("--run-dir", type=PATH, help="State and metrics [default: ZOO_HOME/runs/NAME]."),
+            click.option("--device", help="cpu, cuda, cuda:1 [default: cuda if there is one]."),
+            click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all cores]."),
+            click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run's folder too."),
+            click.option(
+                "--dry-run", is_flag=True, help="Say what the run would take, from a few measured steps, and stop."
+            ),
+            click.option("--replace", is_flag=True, help="Replace an entry of the same name."),
+            click.option(
+                "--json", "as_json", is_flag=True, help="JSON on stdout: a list of name, folder and val_accuracy."
+            ),
+            click.option("-q", "--quiet", is_flag=True, help="No progress."),
+        )
+    ):
+        whole = option(whole)
+    return cast("_F", whole)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The values of `training_options`; `program` is the command that goes on with an interrupted run."""
+
+    seed: int | None
+    overrides: tuple[str, ...]
+    data: Path | None
+    dataset: str | None
+    size: int | None
+    name: str | None
+    to: Path | None
+    run_dir: Path | None
+    device: str | None
+    threads: int | None
+    tensorboard: bool
+    dry_run: bool
+    replace: bool
+    as_json: bool
+    quiet: bool
+    program: str = "zoo"
+
+    @property
+    def where(self) -> str:
+        """The name of the dataset."""
+        from zoo.data import dataset_name
+
+        return self.dataset or dataset_name(self.data)
+
+    @property
+    def again(self) -> str:
+        """The command line that goes on with this run."""
+        return shlex.join([self.program, *sys.argv[1:]])
+
+
+def train_and_file(
+    recipe: "Recipe", options: TrainingOptions, find_teacher: FindTeacher | None = None, *, label: str | None = None
+) -> None:
+    """Train a recipe with a seed on data, file what it made, and say so on stdout.
+
+    Args:
+        recipe: with its overrides.
+        options: what the command was told; `seed` is not None.
+        find_teacher: for a recipe that distils; called when the data is there.
+        label: what the entry's name begins with [default: the recipe's].
+
+    Raises:
+        UsageError: something does not go together; before anything slow, if it can be known.
+        InterruptedRun: stopped on request; the message says how to go on.
+    """
+    from zoo import store
+
+    dataset = options.where
+    entry_name = options.name or "-".join(
+        [label or recipe.name, *([] if dataset == "cifar10" else [dataset]), f"seed{options.seed}"]
+    )
+    target = (options.to or store.cache_folder()) / entry_name
+    path = options.run_dir or store.home() / "runs" / entry_name
+    # A run that goes on may have filed its snapshots and samples already: they come first, and are the same again.
+    begun = (path / "state.pt").exists()
+    for suffix in _suffixes(recipe):
+        try:
+            store.check_new(entry_name + suffix, target.parent, replace=options.replace or (begun and suffix != ""))
+        except UsageError as error:
+            raise UsageError(f"{error}: choose another --name or --seed, or --to DIR") from error
+
+    from training.distributed import joined, local_device
+    from training.prepare import check_recipe
+    from zoo.files import check_writable
+
+    device = pick(local_device(options.device), options.threads)
+    check_recipe(recipe)
+    check_writable(target.parent)
+    job, test = load_job(recipe, options)
+    job.check()
+    with joined(device) as world:
+        try:
+            teacher = None
+            if find_teacher is not None:
+                teacher, about = find_teacher(job, device, world)
+                job = dataclasses.replace(job, teacher=about)
+            entries = _train(job, test, path, target, device, world, teacher, options)
+            _report(entries, as_json=options.as_json, leads=world.leads)
+        except MenagerieError as error:
+            if world.leads:
+                raise
+            sys.exit(error.exit_code)  # what stops one process stops all, and the leading one says why
+
+
+def pick(name: str | None, threads: int | None) -> "torch.device":
+    """Return the device called `name`, ready for training: the threads set, freed memory kept."""
+    import torch
+
+    from zoo.allocator import keep_freed_memory
+    from zoo.cli.device import pick_device
+
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    return pick_device(name)
+
+
+def load_job(recipe: "Recipe", options: TrainingOptions) -> "tuple[Job, Split]":
+    """Return the job on the real data, and the test split."""
+    from training.job import Job
+    from zoo.data import load_all, mean_std
+
+    dataset, square = options.where, (options.size, options.size) if options.size else None
+    part, val, test = load_all(dataset, options.data, size=square)
+    seed = options.seed or 0
+    return Job(recipe, seed, dataset, part, val, *mean_std(dataset, part), options.overrides), test
+
+
+def _train(  # what the command was told
+    job: "Job",
+    test: "Split",
+    path: Path,
+    target: Path,
+    device: "torch.device",
+    world: "World",
+    teacher: "Teacher | Answers | None",
+    options: TrainingOptions,
+) -> "Iterator[Entry]":
+    """Train and, in the leading process, file, and yield each entry when it is."""
+    from contextlib import nullcontext
+
+    from training.draw import draw_curves, draw_schedule
+    from training.events import Events
+    from training.loop import train
+    from training.run import RunFolder
+
+    run: RunFolder | None = None
+    events: Events | None = None
+
+    def begin() -> int:
+        nonlocal run, events
+        run = RunFolder(path, job)
+        done = run.step()
+        events = Events(path, done // job.steps_per_epoch) if options.tensorboard else None
+        return done
+
+    done = world.lead(begin)
+    quiet = options.quiet or not world.leads
+    bar = Progress(job.steps, f"training {target.name}", "steps", quiet=quiet, done=done)
+    with bar, stop_requests() as stop, events or nullcontext():
+        if run and done:
+            bar.note(f"going on at step {done} of {job.steps} ({run.path})")
+
+        def show(row: dict[str, float] | None) -> None:
+            bar.advance(1)
+            if row is not None:
+                bar.note("  ".join(f"{key} {value:g}" for key, value in row.items()))
+                if events:
+                    events.write(row)
+
+        if run:
+            draw_schedule(run, job)
+        try:
+            trained = train(job, run, device=device, progress=show, stop=stop, teacher=teacher, world=world)
+        except InterruptedRun as error:
+            again = options.again if world.size == 1 else "the same torchrun command"
+            raise InterruptedRun(f"{error}. Go on with: {again}") from error
+        finally:
+            if run:
+                draw_curves(run, run.rows(), f"{target.name}")
+    if run is not None:
+        yield from _publish(job, trained, test, target, device, replace=options.replace, quiet=quiet)
+
+
+def _publish(
+    job: "Job",
+    trained: "Trained",
+    test: "Split",
+    target: Path,
+    device: "torch.device",
+    *,
+    replace: bool,
+    quiet: bool,
+) -> "Iterator[Entry]":
+    """File the network, and before it what else was kept: what is killed before the last of them can go on."""
+    from training.publish import Made, publish
+
+    nets = {f"-{suffix}": net for suffix, net in trained.others.items()} | {"": trained.net}
+    with Progress((len(job.val) + len(test)) * len(nets), "predictions", "images", quiet=quiet) as bar:
+        for suffix, net in nets.items():
+            folder, over = target.with_name(target.name + suffix), replace or suffix != ""
+            made = Made(net, *_about(job, trained, suffix.removeprefix("-")))
+            yield publish(job, made, test, folder, device=device, replace=over, progress=bar.advance)
+
+
+def _report(entries: "Iterator[Entry]", *, as_json: bool, leads: bool) -> None:
+    """Say of each entry that it is filed, when it is; with --json, of all of them at the end."""
+    rows = []
+    for entry in entries:
+        accuracy = entry.card.accuracy("val")
+        rows.append({"name": entry.name, "folder": str(entry.folder), "val_accuracy": accuracy})
+        if not as_json:
+            click.echo(f"{entry.folder}: {100 * (accuracy or 0):.2f} % on the validation split with flip")
+    if as_json and leads:
+        click.echo(json.dumps(rows, indent=1))
+
+
+def _about(job: "Job", trained: "Trained", suffix: str) -> "tuple[list[dict[str, float]], str]":
+    """Return the epochs that a network of a run was trained for, and what its weights are, for its card."""
+    average = job.recipe.average
+    if suffix.startswith("snapshot"):
+        number = int(suffix.removeprefix("snapshot"))
+        step = job.snapshot_steps[number - 1]
+        epochs = math.ceil(step / job.steps_per_epoch)
+        return trained.rows[:epochs], f"snapshot {number}, of step {step:,} of {job.steps:,}"
+    if suffix.startswith("sample"):
+        return trained.rows, f"sample {suffix.removeprefix('sample')} of SWAG"
+    return trained.rows, f"average ({average.kind})" if average else ""
+
+
+def _suffixes(recipe: "Recipe") -> list[str]:
+    """Return what the names of a run's entries end in, as far as the recipe alone says it."""
+    snapshots = range(1, recipe.schedule.cycles) if recipe.snapshots else ()
+    samples = range(1, recipe.average.samples + 1) if recipe.average else ()
+    return ["", *(f"-snapshot{n}" for n in snapshots), *(f"-sample{n}" for n in samples)]

@@ -13,10 +13,10 @@ from zoo.card import Card
 from zoo.errors import DataError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from ensemble.latency.cache import Known, LatencyCache
+    from tta.freeze import Setting
     from tta.predict import TTA
 
 __all__ = ["measured_costs", "multiply_adds"]
@@ -43,10 +43,11 @@ def measured_costs(
     remeasure: bool = False,
     tell: Callable[[Card, str, "Known"], None] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Return the median milliseconds that each member takes for a batch under all views of a set, `[M]`, in fp32.
+    """Return the median milliseconds that each member takes for a batch under all views of a set, `[M]`.
 
-    Each architecture is measured once, with random weights, whose values do not matter to the time, unless the cache
-    knows it.
+    Networks are frozen, in the precision that is best for the device, as `ensemble.frozen.freeze` leaves them. Each
+    architecture is measured once, with random weights, whose values do not matter to the time, unless the cache knows
+    it.
 
     Args:
         cards: of the M members.
@@ -58,14 +59,16 @@ def measured_costs(
     """
     from ensemble.latency.cache import cached  # noqa: PLC0415  # only this needs PyTorch
     from ensemble.latency.workload import Workload, of_network  # noqa: PLC0415
+    from tta.freeze import Setting  # noqa: PLC0415
 
+    setting = Setting.best(cache.device)
     known: dict[str, float] = {}
     costs = []
     for card in cards:
-        workload = Workload(of_network(card), views, batch)
+        workload = Workload(of_network(card), views, batch, setting.precision, "frozen")
         key = json.dumps(workload.what, sort_keys=True)
         if key not in known:
-            make = partial(_network, card, views, batch, cache.device)
+            make = partial(_network, card, views, batch, setting)
             found = cached(cache, workload, make, remeasure=remeasure)
             known[key] = found.latency.median_ms
             if tell is not None:
@@ -74,12 +77,13 @@ def measured_costs(
     return np.array(costs)
 
 
-def _network(card: Card, views: str, batch: int, device: "torch.device") -> "tuple[TTA, Tensor]":
+def _network(card: Card, views: str, batch: int, setting: "Setting") -> "tuple[TTA, Tensor]":
     """Return a card's network with random weights behind a view set, and a batch of noise for it."""
     import torch  # noqa: PLC0415
 
+    from tta.freeze import FrozenNet  # noqa: PLC0415
     from tta.predict import TTA  # noqa: PLC0415
     from zoo.archs import create  # noqa: PLC0415
 
-    net = create(card.architecture, len(card.classes), **card.architecture_args)
-    return TTA(net, view_set(views)).eval().to(device), torch.rand(batch, 3, *card.input_size, device=device)
+    net = FrozenNet(create(card.architecture, len(card.classes), **card.architecture_args).eval(), setting)
+    return TTA(net, view_set(views)).eval(), torch.rand(batch, 3, *card.input_size, device=setting.device)

@@ -15,7 +15,7 @@ from zoo.names import suggestion
 
 __all__ = ["LazyGroup", "complain", "one_line", "run"]
 
-_LOG = logging.getLogger("zoo")
+_LOGS = [logging.getLogger(package) for package in ("zoo", "tta", "training", "ensemble", "export")]
 
 
 class LazyGroup(click.Group):
@@ -64,8 +64,9 @@ def run(group: click.Group, arguments: list[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    if not any(isinstance(handler, _Complain) for handler in _LOG.handlers):
-        _LOG.addHandler(_Complain(logging.WARNING))
+    for log in _LOGS:
+        if not any(isinstance(handler, _Complain) for handler in log.handlers):
+            log.addHandler(_Complain(logging.WARNING))
     try:
         result = group.main([w for w in words if w != "--debug"], standalone_mode=False)
     except (MenagerieError, click.ClickException, OSError) as error:

@@ -11,6 +11,7 @@ from ensemble.latency.cache import Known, LatencyCache
 from ensemble.latency.times import Latency, summarise
 from ensemble.latency.workload import Workload, of_network
 from tta import TTA
+from tta.freeze import best_precision
 from zoo.card import Card
 from zoo.errors import DataError
 
@@ -43,7 +44,7 @@ def test_a_forward_pass_takes_time_and_is_remembered() -> None:
     (first,) = measured_costs([CARD], "none", cache, 2)
     assert 0 < first < 10_000
     assert measured_costs([CARD], "none", LatencyCache(CPU), 2).tolist() == [first]
-    found = cache.find(Workload(of_network(CARD), "none", 2))
+    found = cache.find(Workload(of_network(CARD), "none", 2, best_precision(CPU), "frozen"))
     assert found is not None
     assert found.latency.median_ms == first
 

@@ -151,7 +151,7 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[dict[str, dict[str, A
 
 def fastest(results: dict[str, dict[str, Any]]) -> float:
     """Return the images a second of the fastest peer of a round."""
-    return max(results[name]["images_per_second"] for name in PEERS if name in results)
+    return max(float(results[name]["images_per_second"]) for name in PEERS if name in results)
 
 
 def main() -> None:

@@ -3,17 +3,28 @@
 import ensemble
 net = ensemble.load("ensemble.json")  # or ensemble.load("fastnet-seed*", views="flip")
 probs = net(images)
+fast = ensemble.freeze(net)           # the same answers, as fast as this machine gives them
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ensemble.cascade.run import Cascade
+    from ensemble.frozen import freeze
     from ensemble.merge import Merge
     from ensemble.module import Ensemble
 
-__all__ = ["load"]
+__all__ = ["freeze", "load"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import what needs torch when it is first asked for."""
+    if name == "freeze":
+        from ensemble.frozen import freeze  # noqa: PLC0415
+
+        return freeze
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(source: str | Path, *, views: str = "none", merge: "Merge" = "probs") -> "Ensemble | Cascade":

@@ -1,17 +1,21 @@
 """A committee for inference only: the same answers, as fast as the device gives them."""
 
 import copy
+from typing import TypeVar
 
 from torch import nn
 
+from ensemble.cascade.run import Cascade
 from ensemble.module import Ensemble
-from tta.freeze import FrozenNet, Setting, best_precision
+from tta.freeze import FrozenNet, Setting
 
-__all__ = ["Setting", "best_precision", "freeze"]
+__all__ = ["freeze"]
+
+_Model = TypeVar("_Model", bound=Ensemble | Cascade)
 
 
-def freeze(model: Ensemble, setting: Setting | None = None) -> Ensemble:
-    """Return a copy of a committee whose networks are frozen, on the setting's device.
+def freeze(model: _Model, setting: Setting | None = None) -> _Model:
+    """Return a copy of a committee, or of a cascade, whose networks are frozen, on the setting's device.
 
     Views, merging and temperatures stay in fp32; what runs in `setting.precision` is the networks.
 
@@ -22,4 +26,6 @@ def freeze(model: Ensemble, setting: Setting | None = None) -> Ensemble:
     setting = setting or Setting.best()
     frozen = nn.ModuleList(FrozenNet(net, setting) for net in model.nets)
     # A deep copy in which the networks are those already copied and frozen.
-    return copy.deepcopy(model, {id(model.nets): frozen}).to(setting.device)
+    copied = copy.deepcopy(model, {id(model.nets): frozen})
+    copied.to(setting.device)
+    return copied

@@ -65,6 +65,11 @@ class Cascade(nn.Module):
         self.steps = steps(committee.cascade, [member.name for member in committee.members], committee.views)
         self.eval()
 
+    @property
+    def nets(self) -> nn.ModuleList:
+        """The members' networks."""
+        return self.whole.nets
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the probabilities `[N, C]` with which images leave; errors as in `exits`."""
         return self.exits(images).probs

@@ -137,9 +137,10 @@ def _teacher(
     committee: "Committee", stats: "Sequence[Sequence[float]]", device: "torch.device"
 ) -> "tuple[CommitteeTeacher, str]":
     """Return the committee as a teacher on the device, as fast as it gets, and the precision of its networks."""
-    from ensemble.frozen import Setting, best_precision, freeze
+    from ensemble.frozen import freeze
     from ensemble.module import Ensemble
     from ensemble.teacher import CommitteeTeacher
+    from tta.freeze import Setting, best_precision
 
     precision = best_precision(device)
     return CommitteeTeacher(freeze(Ensemble(committee), Setting(device, precision)), *stats), precision

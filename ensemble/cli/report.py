@@ -201,7 +201,7 @@ def _bench(
 
 
 def _precisions(asked: Sequence[str], bench: "Bench") -> tuple[str, ...]:
-    from ensemble.frozen import best_precision
+    from tta.freeze import best_precision
 
     return tuple(dict.fromkeys(asked or ("fp32", best_precision(bench.device))))
 

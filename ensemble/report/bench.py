@@ -7,7 +7,7 @@ import torch
 
 from ensemble.cascade.run import Cascade
 from ensemble.evaluate import Ballots, SplitSource, entry_vote
-from ensemble.frozen import Setting, freeze
+from ensemble.frozen import freeze
 from ensemble.latency.cache import Known, LatencyCache, cached
 from ensemble.latency.measure import SECONDS, shuffled_batches
 from ensemble.latency.workload import Workload, of_committee, of_network
@@ -18,6 +18,7 @@ from ensemble.report.graphs import Graph
 from ensemble.report.record import Timing
 from ensemble.view_cache import cached_views, keep_views
 from tta import view_set
+from tta.freeze import Setting
 from tta.predict import Precision
 from zoo.data.split import Pixels
 from zoo.entry import Entry

@@ -1,11 +1,14 @@
 """A frozen committee says what the committee says."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+from ensemble.cascade.run import Cascade
+from ensemble.cascade.stages import Stage
 from ensemble.frozen import freeze
 from ensemble.merge import MERGES, Merge
 from ensemble.module import Ensemble
@@ -47,3 +50,16 @@ def test_it_can_be_taken_apart_into_stages(zoo: "Zoo") -> None:
         whole = frozen.log_probs(frozen.planes(images))
         part = frozen.log_probs(frozen.planes(images), members=[2, 0], views=[3, 1, 0])
     assert_close(part, whole[[2, 0]][:, [3, 1, 0]], rtol=1e-4, atol=1e-5)
+
+
+def test_a_cascade_freezes_as_its_committee_does(zoo: "Zoo") -> None:
+    committee = zoo.committee("tiny-a,tiny-b", "flip")
+    stages = (Stage(("tiny-b",), "none", 1.0, 0.5), Stage(("tiny-a", "tiny-b"), "flip", 1.0, 0.0))
+    committee = replace(committee, cascade=stages)
+    cascade = Cascade(Ensemble(committee), committee)
+    images = torch.from_numpy(zoo.split.images)
+    with torch.inference_mode():
+        plain, frozen = cascade.exits(images), freeze(cascade, Setting(CPU)).exits(images)
+    assert set(plain.stage.tolist()) == {0, 1}
+    assert torch.equal(plain.stage, frozen.stage)
+    assert_close(frozen.probs, plain.probs, rtol=1e-4, atol=1e-5)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ensemble.frozen import Setting, freeze
+from ensemble.frozen import freeze
 from ensemble.lockfile import Committee, write_lockfile
 from ensemble.members import Member
 from ensemble.merge import Merge
 from ensemble.module import Ensemble
 from ensemble.teacher import CommitteeTeacher, fitted_on, is_mirror_symmetric, refuse_leaks, teacher_record
 from tests.conftest import CLASSES
+from tta.freeze import Setting
 from tta.views import VIEW_SETS, View, identity, shift, view_set
 from zoo.entry import Entry
 from zoo.errors import UsageError

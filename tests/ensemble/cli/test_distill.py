@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ensemble.cli import distill
-from ensemble.frozen import Setting, best_precision, freeze
+from ensemble.frozen import freeze
 from ensemble.lockfile import write_lockfile
 from ensemble.module import Ensemble
 from ensemble.teacher import CommitteeTeacher
@@ -26,6 +26,7 @@ from training.augment import Answers
 from training.job import Job
 from training.recipe import Augment, Distill, Recipe
 from training.recipe_file import load_recipe, to_toml
+from tta.freeze import Setting, best_precision
 from zoo import store
 from zoo.data import MEAN_STD, load_training
 from zoo.entry import Entry

@@ -199,6 +199,17 @@ def test_a_fresh_run_is_in_the_order_of_the_ballots(zoo: "Zoo", limit: int | Non
     assert told == [(limit or 60, "cascade")]
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_answers(zoo: "Zoo") -> None:
+    committee, _ = staged(zoo)
+    with torch.no_grad():
+        here = Cascade(Ensemble(committee), committee).exits(images_of(zoo))
+        there = Cascade(Ensemble(committee), committee).cuda().exits(images_of(zoo).cuda())
+    assert there.probs.is_cuda
+    assert there.stage.tolist() == here.stage.tolist()
+    torch.testing.assert_close(there.probs.cpu(), here.probs, atol=5e-3, rtol=0)  # TF32
+
+
 def test_a_fresh_run_on_other_classes_is_refused(zoo: "Zoo") -> None:
     committee, _ = staged(zoo)
     source = zoo.split_source()

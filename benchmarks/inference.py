@@ -67,7 +67,7 @@ def ttach_list(nets: list[nn.Module]) -> Callable[[Tensor], Tensor]:
     import ttach  # noqa: PLC0415  # a peer, in an environment of its own
 
     wrapped = [
-        ttach.ClassificationTTAWrapper(nn.Sequential(net, nn.Softmax(1)), ttach.aliases.flip_transform_lr(), "mean")
+        ttach.ClassificationTTAWrapper(nn.Sequential(net, nn.Softmax(1)), ttach.aliases.hflip_transform(), "mean")
         for net in nets
     ]
     return lambda x: torch.stack([net(x) for net in wrapped]).mean(0)
@@ -206,8 +206,7 @@ def main() -> None:
     )
     print(f"{'':<22} images/s   of the fastest peer   same class   one image: median, p99")
     for name, row in rows.items():
-        low, *_, high = row["ratios"]
-        ratio = f"{statistics.median(row['ratios']):.2f} ({low:.2f} to {high:.2f})"
+        ratio = f"{statistics.median(row['ratios']):.2f} ({row['ratios'][0]:.2f} to {row['ratios'][-1]:.2f})"
         singly = row["singly"]
         times = f"{singly['median_ms']:.1f} ms, {singly['p99_ms']:.1f} ms" if singly else ""
         same = f"{100 * row['agreement']:.2f} %"

@@ -6,15 +6,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from ensemble.cascade.run import Cascade, TensorExits
 from ensemble.cascade.stored import Exits
 from ensemble.evaluate import Ballots, SplitSource, entry_vote, settled_vote
 from ensemble.lockfile import Committee
 from ensemble.merge import Vote
-from ensemble.module import Ensemble
+from ensemble.predict import classify
 from ensemble.view_cache import keep_views
-from tta.batches import device_batches
-from tta.predict import Precision, autocast, view_logits
+from tta.freeze import FrozenNet, Setting
+from tta.predict import Precision, view_logits
 from tta.views import view_set
 from zoo.data import Split
 from zoo.entry import Entry
@@ -22,8 +21,6 @@ from zoo.errors import DataError
 from zoo.predictions import PUBLISHED_VIEWS
 
 __all__ = ["fresh_ballots", "fresh_exits", "keep_ballots"]
-
-_BATCH = 2000  # for a cascade, of which later stages get a few
 
 
 def fresh_ballots(
@@ -68,7 +65,7 @@ def fresh_ballots(
             vote = settled[member.name]
             votes.append(Vote(vote.logits[:, kept], vote.view_weights, member.weight, member.temperature))
             continue
-        card, net = member.origin.card, nets.pop(member.name).to(device)
+        card, net = member.origin.card, FrozenNet(nets.pop(member.name), Setting(device, precision))
         show = partial(_show, progress, member.name)
         logits = view_logits(
             net,
@@ -76,7 +73,6 @@ def fresh_ballots(
             view_set(committee.views),
             (card.mean, card.std),
             device=device,
-            precision=precision,
             progress=show,
         )
         votes.append(entry_vote(member, dict(logits), committee.views))
@@ -111,16 +107,11 @@ def fresh_exits(
     for entry in (m.origin for m in committee.members if isinstance(m.origin, Entry)):
         _check_fit(entry, source.split)
     split = source.split if limit is None else source.split.subset(slice(limit))
-    cascade = Cascade(Ensemble(committee), committee).to(device)
-    parts: list[TensorExits] = []
-    with torch.inference_mode(), autocast(device, precision):
-        for pixels in device_batches(split.images[split.order], _BATCH, device):
-            parts.append(cascade.exits(pixels))
-            _show(progress, "cascade", len(pixels))
-    probs, top, stage = (
-        torch.cat([getattr(part, name) for part in parts]).cpu().numpy() for name in ("probs", "top", "stage")
-    )
-    return Exits(probs.astype(np.float64), top, stage)
+    show = partial(_show, progress, "cascade")
+    answer = classify(committee, split.images[split.order], device=device, precision=precision, progress=show)
+    if answer.stage is None:
+        raise ValueError("a committee without a cascade has no exits")
+    return Exits(answer.probs, answer.top, answer.stage)
 
 
 def keep_ballots(committee: Committee, ballots: Ballots, source: SplitSource) -> None:

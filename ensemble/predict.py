@@ -1,26 +1,26 @@
 """Classify images with a committee."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ensemble.cascade.run import Cascade
-from ensemble.evaluate import entry_vote
+from ensemble.frozen import freeze
 from ensemble.lockfile import Committee
-from ensemble.merge import Array, Merge, Vote, merge
+from ensemble.merge import Array
 from ensemble.module import Ensemble
 from tta.batches import device_batches
-from tta.predict import view_logits
-from tta.views import view_set
+from tta.freeze import Setting
+from tta.predict import Precision
 from zoo.data.split import Pixels
-from zoo.entry import Entry
-from zoo.errors import UsageError
 
 __all__ = ["Answer", "classify"]
 
-_BATCH = 2000  # for a cascade, of which later stages get a few
+_BATCH, _CASCADE_BATCH = 500, 2000  # later stages of a cascade get a few of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,38 +40,44 @@ class Answer:
     stage: npt.NDArray[np.intp] | None = None
 
 
-def classify(committee: Committee, images: Pixels, *, device: torch.device) -> Answer:
-    """Run a committee over images; one with a cascade with its early exits.
+@torch.inference_mode()
+def classify(
+    committee: Committee,
+    images: Pixels,
+    *,
+    device: torch.device,
+    precision: Precision = "fp32",
+    progress: Callable[[int], None] | None = None,
+) -> Answer:
+    """Run a committee's networks, frozen, over images; one with a cascade with its early exits.
 
     Args:
         committee: of zoo entries.
         images: uint8 `[N, H, W, 3]`, of the size that the entries' cards state.
         device: where to run.
+        precision: of the networks.
+        progress: called after each batch with the number of images in it.
 
     Raises:
-        UsageError: a member is a prediction file, which knows no other images.
+        UsageError: a member is a prediction file or an external entry, which know no other images.
+        DataError, NotFoundError, CorruptError, SourceError: as in `Ensemble`.
     """
-    if committee.cascade:
-        return _early(committee, images, device)
-    votes: list[Vote] = []
-    for member in committee.members:
-        if not isinstance(member.origin, Entry):
-            raise UsageError(f"{member.name} is a prediction file: it cannot classify new pictures")
-        card, net = member.origin.card, member.origin.load().to(device)
-        logits = view_logits(net, images, view_set(committee.views), (card.mean, card.std), device=device)
-        votes.append(entry_vote(member, dict(logits), committee.views))
-    probs, top = merge(votes, committee.merge, committee.temperature)
-    own: Merge = "logits" if committee.merge == "logits" else "probs"
-    return Answer(probs, top, np.stack([merge([vote], own)[1] for vote in votes]))
-
-
-def _early(committee: Committee, images: Pixels, device: torch.device) -> Answer:
-    """Run a committee's cascade over images."""
-    cascade = Cascade(Ensemble(committee), committee).to(device)
-    with torch.inference_mode():
-        parts = [cascade.exits(pixels) for pixels in device_batches(images, _BATCH, device)]
-    probs, top, stage = (
-        torch.cat([getattr(part, name) for part in parts]).cpu().numpy() for name in ("probs", "top", "stage")
+    whole = freeze(Ensemble(committee), Setting(device, precision))
+    cascade = Cascade(whole, committee) if committee.cascade else None
+    parts: list[tuple[Tensor, ...]] = []
+    for pixels in device_batches(images, _CASCADE_BATCH if cascade else _BATCH, device):
+        if cascade is None:
+            said = whole.verdict(pixels)
+            parts.append((said.probs, said.top, said.member_probs.argmax(-1)))
+        else:
+            exits = cascade.exits(pixels)
+            parts.append((exits.probs, exits.top, exits.member_top, exits.stage))
+        if progress is not None:
+            progress(len(pixels))
+    probs, top, own, *stage = zip(*parts, strict=True)
+    return Answer(
+        torch.cat(probs).cpu().numpy().astype(np.float64),
+        torch.cat(top).cpu().numpy(),
+        torch.cat(own, 1).cpu().numpy(),
+        torch.cat(stage[0]).cpu().numpy() if stage else None,
     )
-    own = torch.cat([part.member_top for part in parts], 1).cpu().numpy()
-    return Answer(probs.astype(np.float64), top, own, stage)

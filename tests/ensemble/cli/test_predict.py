@@ -185,8 +185,8 @@ def test_a_huge_picture(zoo: "Zoo", cli: "Cli", tmp_path: Path) -> None:
         (["predict", "--members", "tiny-a", "--merge", "avg", "0.png"], 2, "unknown --merge 'avg'"),
         (["predict", "--members", "tiny-a", "--top", "0", "0.png"], 2, "'--top'"),
         (["predict", "--members", "tiny-a", "--device", "abacus", "0.png"], 2, "--device 'abacus'"),
-        (["predict", "--members", "other.npz", "0.png"], 2, "prediction file"),
-        (["predict", "--members", "tiny-a,other.npz", "0.png"], 2, "prediction file"),
+        (["predict", "--members", "other.npz", "0.png"], 2, "predictions only"),
+        (["predict", "--members", "tiny-a,other.npz", "0.png"], 2, "predictions only"),
         (["predict", "--ensemble", "lost.json", "0.png"], 1, "cannot read lost.json"),
     ],
 )

@@ -94,7 +94,9 @@ def gather(
     best, notes = best_of_pool(plan.members, plan.sets, plan.most)
     rows: list[_Row] = []
     labels: Labels | None = None
-    for candidate in [*candidates, *best, *from_files(plan.files)]:
+    files = from_files(plan.files)
+    shown = {_who(candidate.committee) for candidate in files}
+    for candidate in [*candidates, *(one for one in best if _who(one.committee) not in shown), *files]:
         try:
             ballots = stored_ballots(candidate.committee, source)
         except (NotFoundError, DataError) as error:
@@ -115,7 +117,7 @@ def gather(
     on = front([(cost(row.point, unit), row.point.scores.accuracy) for row in rows])
     points = tuple(replace(row.point, front=kept) for row, kept in zip(rows, on, strict=True))
     chosen = None if plan.budget is None else choose(points, plan.budget)
-    shown, why = _to_look_at(points, plan.budget, chosen)
+    looked_at, why = _to_look_at(points, plan.budget, chosen)
     classes = _classes(plan.members, source)
     split, problem = images_of(source, fingerprint)
     members, agreement, missing = look_at_members(plan.members, plan.sets[-1], source)
@@ -129,7 +131,9 @@ def gather(
         fingerprint=fingerprint,
         classes=classes,
         points=points,
-        closeup=closeup(rows[shown].ask(), labels, classes, point=shown, why=why, split=split, mistakes=plan.mistakes),
+        closeup=closeup(
+            rows[looked_at].ask(), labels, classes, point=looked_at, why=why, split=split, mistakes=plan.mistakes
+        ),
         members=members,
         agreement=agreement,
         budget=plan.budget,
@@ -137,6 +141,12 @@ def gather(
         device=None if bench is None else bench.device.type,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _who(committee: Committee) -> tuple[object, ...]:
+    """Return what tells two committees apart, but for cascades and the order of the members."""
+    members = frozenset((m.name, m.weight, m.temperature) for m in committee.members)
+    return members, committee.views, committee.merge, committee.temperature
 
 
 def _rows(

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from ensemble.report.front import MILLISECONDS, cost
 from ensemble.report.ink import INK, PAPER, SERIES, axes_style, logarithmic, new_figure
-from ensemble.report.record import Kind, Point, Record
+from ensemble.report.record import Kind, Point, Record, Timing
 from ensemble.report.tables import axis_unit
 
 __all__ = ["MARKERS", "Drawing", "pareto", "tip"]
@@ -62,6 +62,8 @@ def tip(point: Point, unit: str = MILLISECONDS) -> str:
 def pareto(record: Record, *, narrow: bool = False) -> Drawing:
     """Draw all points that have a cost: bars are 95 % intervals, numbers those of the table of the front.
 
+    From a point on the front, a thin line goes to the 99th percentile of its latency: in a cascade, it is far.
+
     Args:
         record: with `front` set.
         narrow: for the screen of a phone.
@@ -85,6 +87,8 @@ def pareto(record: Record, *, narrow: bool = False) -> Drawing:
     tips = {}
     for i, point, price, colour in coloured:
         _draw_point(axes, point, price, colour, gid=f"point{i}")
+        if point.front and unit == MILLISECONDS and point.latency is not None:
+            _draw_tail(axes, point.latency, 100 * point.scores.accuracy, colour)
         tips[f"point{i}"] = tip(point, unit)
     for number, (at, accuracy) in enumerate(on, 1):
         axes.annotate(
@@ -123,6 +127,13 @@ def _draw_point(axes: Axes, point: Point, price: float, colour: str, *, gid: str
     )
 
 
+def _draw_tail(axes: Axes, latency: Timing, accuracy: float, colour: str) -> None:
+    """Draw how far it is from the median to the 99th percentile."""
+    ends = [latency.median_ms, latency.p99_ms]
+    axes.plot(ends, [accuracy] * 2, color=colour, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=_ON_TOP - 1)
+    axes.plot(ends[1:], [accuracy], "|", color=colour, markersize=7, zorder=_ON_TOP - 1)
+
+
 def _draw_crowd(axes: Axes, placed: Sequence[tuple[Point, float, str]]) -> None:
     """Draw many points that are off the front, without intervals, as one picture."""
     for marker, colour in dict.fromkeys((MARKERS[p.kind][0], c) for p, _, c in placed):
@@ -153,6 +164,8 @@ def _legend(
         )
     if any(p.front for p in points):
         handles.append(Line2D([], [], color=INK, linewidth=1.1, label="front"))
+    if any(p.front and p.latency is not None for p in points) and axis_unit(record) == MILLISECONDS:
+        handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)), label="to its p99"))
     if record.budget is not None and record.budget.unit == axis_unit(record):
         handles.append(Line2D([], [], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="budget"))
     figure.legend(

@@ -1,14 +1,16 @@
 """Records of a tiny zoo, held to what `ensemble eval` says of the same committees."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from ensemble.evaluate import score, stored_ballots
+from ensemble.evaluate import SplitSource, score, stored_ballots
 from ensemble.members import parse_members
+from ensemble.report.candidates import best_of_pool
 from ensemble.report.gather import Plan, gather
 from ensemble.report.record import Budget
 from zoo.errors import DataError
@@ -74,3 +76,12 @@ def test_predictions_without_a_network_are_a_point_without_a_cost(zoo: "Zoo", tm
     twin = next(p for p in record.points if p.name == "tiny-a" and p.views == "none")
     assert point.scores.accuracy == twin.scores.accuracy
     assert (point.latency, point.multiply_adds, point.front) == (None, None, False)
+
+
+def test_a_committee_of_the_pool_that_is_a_file_is_shown_once() -> None:
+    members, splits = parse_members("fastnet-seed[1-2]"), [SplitSource("cifar10", name) for name in ("test", "val")]
+    (both,), _ = best_of_pool(members, ("none",), 2)
+    turned = replace(both.committee, members=both.committee.members[::-1])
+    for files, names in (({}, ["best 2 of 2"]), ({"mine.json": turned}, ["mine.json"])):
+        record = gather(Plan(members, files, sets=("none",)), *splits)
+        assert [p.name for p in record.points if len(p.members) == 2] == names

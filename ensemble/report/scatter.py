@@ -130,8 +130,9 @@ def _draw_point(axes: Axes, point: Point, price: float, colour: str, *, gid: str
 def _draw_tail(axes: Axes, latency: Timing, accuracy: float, colour: str) -> None:
     """Draw how far it is from the median to the 99th percentile."""
     ends = [latency.median_ms, latency.p99_ms]
-    axes.plot(ends, [accuracy] * 2, color=colour, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=_ON_TOP - 1)
-    axes.plot(ends[1:], [accuracy], "|", color=colour, markersize=7, zorder=_ON_TOP - 1)
+    # Above the front, which leaves a point at the same height.
+    axes.plot(ends, [accuracy] * 2, color=colour, linewidth=2.2, linestyle=(0, (1, 1.5)), zorder=_ON_TOP + 0.5)
+    axes.plot(ends[1:], [accuracy], "|", color=colour, markersize=8, markeredgewidth=1.6, zorder=_ON_TOP + 0.5)
 
 
 def _draw_crowd(axes: Axes, placed: Sequence[tuple[Point, float, str]]) -> None:
@@ -165,7 +166,7 @@ def _legend(
     if any(p.front for p in points):
         handles.append(Line2D([], [], color=INK, linewidth=1.1, label="front"))
     if any(p.front and p.latency is not None for p in points) and axis_unit(record) == MILLISECONDS:
-        handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)), label="to its p99"))
+        handles.append(Line2D([], [], color=INK, linewidth=2.2, linestyle=(0, (1, 1.5)), label="to its p99"))
     if record.budget is not None and record.budget.unit == axis_unit(record):
         handles.append(Line2D([], [], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="budget"))
     figure.legend(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ensemble.cli.options import check_fit, fit_options
 from tta import view_set
 from zoo.entry import Entry
 from zoo.errors import DataError, NotFoundError, UsageError
@@ -43,10 +44,7 @@ _MOST_STAGES = 4  # as `ensemble.cascade.thresholds.MOST_STAGES`, which a test h
     show_default=True,
     help="Stages, the last included, which is the whole ensemble.",
 )
-@click.option("--split", hidden=True)  # to say why there is none
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The lockfile to write: cascade.json.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of the table.")
-@click.option("--dry-run", is_flag=True, help="Fit and print; write nothing.")
+@fit_options("cascade.json")
 @click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr.")
 def command(
     *,
@@ -70,14 +68,9 @@ def command(
       ensemble cascade ensemble.json --max-accuracy-drop 0.002 --max-stages 3 --dry-run
     """
     began = time.perf_counter()
-    if split not in {None, "val"}:
-        raise UsageError(f"--split {split!r}: a fit reads the validation split only; `ensemble eval` scores the others")
+    check_fit(split, output, dry_run=dry_run)
     if not (math.isfinite(allowed) and 0 <= allowed < 1):
         raise UsageError(f"--max-accuracy-drop {allowed:g}: a fraction from 0, below 1; 0.0005 is 0.05 points")
-    if output is None and not dry_run:
-        raise UsageError("give -o FILE for the lockfile with the cascade, or --dry-run to see what it would be")
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise UsageError(f"-o {str(output)!r} is not a file in an existing folder")
 
     from ensemble.evaluate import score
     from ensemble.lockfile import read_provenance, write_lockfile

@@ -13,7 +13,7 @@ from tta import view_set
 from zoo.cli.complete import member_names
 from zoo.errors import UsageError
 
-__all__ = ["committee_options", "read_committee"]
+__all__ = ["check_fit", "committee_options", "fit_options", "read_committee"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -62,3 +62,29 @@ def read_committee(
     if merge is not None and merge not in MERGES:
         raise UsageError(f"unknown --merge {merge!r}; there are {', '.join(MERGES)}")
     return Committee(tuple(parse_members(chosen)), views or "none", cast("Merge", merge or "probs"))
+
+
+def fit_options(file: str) -> Callable[[_F], _F]:
+    """Return what adds `-o`, `--json` and `--dry-run` to a command that fits and writes a lockfile, usually `file`."""
+
+    def add(command: _F) -> _F:
+        for option in (
+            click.option("--dry-run", is_flag=True, help="Fit and print; write nothing."),
+            click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of the table."),
+            click.option("-o", "--output", type=click.Path(path_type=Path), help=f"The lockfile to write: {file}."),
+            click.option("--split", hidden=True),  # to say why there is none
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def check_fit(split: str | None, output: Path | None, *, dry_run: bool) -> None:
+    """Raise `UsageError` before any work if another split is asked for, or if there is nowhere to write."""
+    if split not in {None, "val"}:
+        raise UsageError(f"--split {split!r}: a fit reads the validation split only; `ensemble eval` scores the others")
+    if output is None and not dry_run:
+        raise UsageError("give -o FILE for the lockfile, or --dry-run to see what it would be")
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise UsageError(f"-o {str(output)!r} is not a file in an existing folder")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from ensemble.cli.options import check_fit, fit_options
 from zoo.cli.complete import member_names
 from zoo.errors import UsageError
 
@@ -43,10 +44,7 @@ __all__ = ["command"]
     default="auto",
     help="Search [default: exhaustive up to 15 candidates, beam up to 200, then greedy].",
 )
-@click.option("--split", hidden=True)  # to say why there is none
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The lockfile to write: ensemble.json.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of the table.")
-@click.option("--dry-run", is_flag=True, help="Select and print; write nothing.")
+@fit_options("ensemble.json")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
     *,
@@ -76,9 +74,7 @@ def command(
       ensemble select --pool '*' --max-members 3 --budget-macs 0.5 --tta none --tta flip -o small.json
     """
     began = time.perf_counter()
-    if split not in {None, "val"}:
-        raise UsageError(f"--split {split!r}: a fit reads the validation split only; `ensemble eval` scores the others")
-    _check_output(output, dry_run=dry_run)
+    check_fit(split, output, dry_run=dry_run)
     _check_budgets(budget_macs, budget_ms, device, batch, remeasure=remeasure)
 
     from ensemble.evaluate import SplitSource, score, stored_ballots
@@ -148,14 +144,6 @@ def command(
         click.echo(json.dumps(table, indent=1))
     else:
         _print_table(table)
-
-
-def _check_output(output: Path | None, *, dry_run: bool) -> None:
-    """Raise `UsageError` before any work if there is nowhere to write."""
-    if output is None and not dry_run:
-        raise UsageError("give -o FILE for the ensemble.json, or --dry-run to see what would be chosen")
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise UsageError(f"-o {str(output)!r} is not a file in an existing folder")
 
 
 def _check_budgets(

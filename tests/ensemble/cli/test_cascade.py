@@ -15,9 +15,9 @@ from ensemble.cascade.stored import stored_exits
 from ensemble.cascade.thresholds import MOST_STAGES
 from ensemble.cli import cascade as module
 from ensemble.evaluate import stored_ballots
-from ensemble.lockfile import Committee, read_lockfile, write_lockfile
+from ensemble.lockfile import read_lockfile, write_lockfile
 from ensemble.merge import Merge, merge
-from tests.ensemble.cli.conftest import IMAGES, NAMES
+from tests.ensemble.cli.conftest import IMAGES, NAMES, lock, read
 from zoo.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def lockfile(fittable: "Zoo", tmp_path: Path) -> Path:
     return lock(tmp_path / "ensemble.json", fittable.committee("tiny-*", "flip", "probs", 0.9))
-
-
-def lock(path: Path, committee: Committee) -> Path:
-    write_lockfile(path, committee, fitted_on=None, metrics={})
-    return path
-
-
-def read(outcome: "Outcome") -> dict[str, Any]:
-    """Return the JSON that is all of a command's stdout."""
-    assert (outcome.code, outcome.err) == (0, "")
-    table: dict[str, Any] = json.loads(outcome.out)
-    return table
 
 
 def fit(cli: "Cli", lockfile: Path, *words: object) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
 from ensemble.cascade.stages import Stage
-from ensemble.lockfile import Committee, read_lockfile, write_lockfile
+from ensemble.lockfile import Committee, read_lockfile
+from tests.ensemble.cli.conftest import lock, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
     from tests.ensemble.conftest import Outcome, Zoo
 
     Cli = Callable[..., Outcome]
-
-
-def lock(path: Path, committee: Committee) -> Path:
-    write_lockfile(path, committee, fitted_on=None, metrics={})
-    return path
-
-
-def read(outcome: "Outcome") -> dict[str, Any]:
-    """Return the JSON that is all of a command's stdout."""
-    assert (outcome.code, outcome.err) == (0, "")
-    table: dict[str, Any] = json.loads(outcome.out)
-    return table
 
 
 def two_stages(zoo: "Zoo", threshold: float, temperature: float) -> Committee:

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import loading
+from benchmarks import inference, loading, selection
 from benchmarks.airbench import OVERRIDES, run_once, run_script
 from benchmarks.airbench import make_job as airbench_job
 from benchmarks.training import CONTENDERS, make_job, run_one
+from ensemble.merge import Vote, merge
+from ensemble.metrics import nll
 from tests.conftest import random_split
 from training.recipe_file import load_recipe
+from zoo.data import load_split
 from zoo.errors import MenagerieError
 
 
@@ -85,3 +88,28 @@ def test_pulling_is_measured_beside_the_hubs_own_client() -> None:
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     functions = ["huggingface_hub.snapshot_download", "zoo.store.pull"]
     assert [line.split()[0] for line in lines[1:]] == ["hf", "zoo", "ratio", *functions, "ratio"]
+
+
+def test_contenders_of_inference_say_the_same(tmp_path: Path) -> None:
+    inference.fit_cascade(tmp_path / "cascade.json", 0.0005)
+    images = torch.from_numpy(load_split("cifar10", "test").images[:40])
+    with torch.inference_mode():
+        said = {
+            name: inference.build(name, torch.device("cpu"), tmp_path / "cascade.json")(images)
+            for name in ("plain", "ours, theirs", "ours", "cascade")
+        }
+    torch.testing.assert_close(said["ours, theirs"], said["plain"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(said["ours"], said["plain"], rtol=0, atol=0.02)
+    assert (said["cascade"].argmax(1) == said["plain"].argmax(1)).double().mean() > 0.9
+    assert (said["cascade"] - said["plain"]).abs().max() > 0.02  # most left early
+
+
+def test_a_selection_is_scored_on_the_other_half() -> None:
+    pool = selection.made_up(5, 300, seed=0)
+    other = pool.rows(slice(1, None, 2))
+    outcome, chosen = selection.ours(pool.rows(slice(0, None, 2)), other)
+    rows = zip(chosen.members, chosen.weights, chosen.temperatures, strict=True)
+    votes = [Vote(other.logits[m].transpose(0, 2, 1), [0.5, 0.5], weight, t) for m, weight, t in rows]
+    probs, _ = merge(votes, "probs", chosen.temperature)
+    assert outcome.loss == pytest.approx(nll(probs, other.labels), rel=1e-4)
+    assert outcome.members == len(chosen.members) <= 5

@@ -74,6 +74,8 @@ def classify(
             parts.append((exits.probs, exits.top, exits.member_top, exits.stage))
         if progress is not None:
             progress(len(pixels))
+    if not parts:  # no images
+        parts = [_nothing(whole, cascade=cascade is not None)]
     probs, top, own, *stage = zip(*parts, strict=True)
     return Answer(
         torch.cat(probs).cpu().numpy().astype(np.float64),
@@ -81,3 +83,9 @@ def classify(
         torch.cat(own, 1).cpu().numpy(),
         torch.cat(stage[0]).cpu().numpy() if stage else None,
     )
+
+
+def _nothing(whole: Ensemble, *, cascade: bool) -> tuple[Tensor, ...]:
+    """Return what a committee says of no images."""
+    none = torch.empty(0, dtype=torch.int64)
+    return (torch.empty(0, len(whole.classes)), none, none.expand(len(whole.nets), 0), *([none] if cascade else []))

@@ -1,15 +1,18 @@
 """Fold BatchNorm into the convolutions next to it: the same function in fewer passes over memory."""
 
 import copy
+import logging
+from collections import Counter
 from typing import cast
 
 import torch
 from torch import nn
 from torch.fx import GraphModule, Node, symbolic_trace
-from torch.fx.proxy import TraceError
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 __all__ = ["fold_batch_norms"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def fold_batch_norms(net: nn.Module) -> nn.Module:
@@ -30,32 +33,36 @@ def fold_batch_norms(net: nn.Module) -> nn.Module:
     net = copy.deepcopy(net)
     try:
         traced = symbolic_trace(net)
-    except (TraceError, TypeError, ValueError):  # control flow that depends on the images
+    except Exception as error:  # noqa: BLE001  # whatever a `forward` does with what stands for the images
+        _LOG.debug("%s cannot be traced, and keeps its BatchNorms: %s", type(net).__name__, error)
         return net
     for node in list(traced.graph.nodes):
-        if isinstance(_module(traced, node), nn.Identity | nn.Dropout):
+        module = _module(traced, node)
+        idle = isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout) and not module.training)
+        if idle and _source(node) is not None:
             _bypass(traced, node)
+    private = _private(traced)
     for node in list(traced.graph.nodes):
         norm = _module(traced, node)
-        if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
-            _fold(traced, node, norm)
+        fixed = isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats and not norm.training
+        if fixed and _source(node) is not None:
+            _fold(traced, node, cast("nn.BatchNorm2d", norm), private)
     traced.delete_all_unused_submodules()
     traced.recompile()
-    return traced.eval()
+    return traced
 
 
-def _fold(traced: GraphModule, node: Node, norm: nn.BatchNorm2d) -> None:
-    """Fold one BatchNorm, if it has a neighbour that takes it."""
+def _fold(traced: GraphModule, node: Node, norm: nn.BatchNorm2d, private: set[str]) -> None:
+    """Fold one BatchNorm, if it has a neighbour that takes it; `private` are the modules that can be changed."""
     before = _source(node)
-    if isinstance(_module(traced, before), nn.MaxPool2d) and _alone(traced, before):
-        assert before is not None  # noqa: S101  # a module's node
+    if before is not None and isinstance(_module(traced, before), nn.MaxPool2d) and len(before.users) == 1:
         before = _source(before) if not norm.affine or bool((norm.weight >= 0).all()) else None
     conv = _module(traced, before)
     after = next(iter(node.users)) if len(node.users) == 1 else None
     following = _module(traced, after)
-    if type(conv) is nn.Conv2d and _alone(traced, before):
+    if type(conv) is nn.Conv2d and before is not None and len(before.users) == 1 and str(before.target) in private:
         _absorb_after(conv, norm)
-    elif type(following) is nn.Conv2d and _pointwise(following) and _alone(traced, node) and _used_once(traced, after):
+    elif type(following) is nn.Conv2d and _pointwise(following) and after is not None and str(after.target) in private:
         _absorb_before(following, norm)
     else:
         return
@@ -119,11 +126,20 @@ def _source(node: Node) -> Node | None:
     return first if isinstance(first, Node) else None
 
 
-def _alone(traced: GraphModule, node: Node | None) -> bool:
-    """Say whether one other node reads a node, whose module is called nowhere else."""
-    return node is not None and len(node.users) == 1 and _used_once(traced, node)
+def _private(traced: GraphModule) -> set[str]:
+    """Return the modules whose parameters are read once, by one call: nothing else sees them change."""
+    called = [node for node in traced.graph.nodes if node.op == "call_module"]
+    reads = Counter(id(_attribute(traced, str(n.target))) for n in traced.graph.nodes if n.op == "get_attr")
+    for node in called:
+        reads.update({id(parameter) for parameter in traced.get_submodule(str(node.target)).parameters()})
+    return {
+        str(node.target)
+        for node in called
+        if all(reads[id(parameter)] == 1 for parameter in traced.get_submodule(str(node.target)).parameters())
+    }
 
 
-def _used_once(traced: GraphModule, node: Node | None) -> bool:
-    """Say whether a node's module is called nowhere else."""
-    return node is not None and sum(n.op == "call_module" and n.target == node.target for n in traced.graph.nodes) == 1
+def _attribute(traced: GraphModule, path: str) -> object:
+    """Return what a dotted path names."""
+    owner, _, name = path.rpartition(".")
+    return getattr(traced.get_submodule(owner), name)

@@ -80,6 +80,7 @@ class FrozenNet(nn.Module):
 
     def __init__(self, net: nn.Module, setting: Setting) -> None:
         super().__init__()
+        self.training = False
         self.setting = setting
         self._dtype = _DTYPES[setting.precision]
         self._format = torch.channels_last if setting.channels_last else torch.contiguous_format

@@ -108,7 +108,7 @@ class Cascade(nn.Module):
             probs[rows], tops[rows], stage[rows] = said, top, number
             for m, its in zip(step.members, own.argmax(-1), strict=True):
                 member_top[m, rows] = its
-            left = (said.amax(-1) < step.threshold).nonzero()[:, 0]
+            left = (~(said.amax(-1) >= step.threshold)).nonzero()[:, 0]  # what is not finite is not sure
             if not len(left):
                 break
             if len(left) < len(rows):

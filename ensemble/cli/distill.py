@@ -128,8 +128,8 @@ def _crops(recipe: "Recipe", asked: int | None, committee: "Committee") -> int:
         raise UsageError(f"--crops {asked}: recipe {recipe.name!r} has {there_are} crops of an image")
     if asked is not None:
         return asked
-    # A crop whose mirror image has the same answer is good for two epochs.
-    shared = recipe.augment.flip != "none" and is_mirror_symmetric(view_set(committee.views))
+    # A crop whose mirror image has the same answer is good for two epochs, if each image shows from both sides in them.
+    shared = recipe.augment.flip == "alternating" and is_mirror_symmetric(view_set(committee.views))
     return min(-(-recipe.epochs // 2) if shared else recipe.epochs, there_are)
 
 

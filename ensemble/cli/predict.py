@@ -49,9 +49,11 @@ def command(
     import numpy as np
 
     from ensemble.predict import classify
+    from zoo.allocator import keep_freed_memory
     from zoo.cli.device import pick_device
     from zoo.data.pictures import read_picture
 
+    keep_freed_memory()
     cards = [m.origin.card for m in committee.members if isinstance(m.origin, Entry)]
     if len({card.input_size for card in cards}) > 1:
         sizes = ", ".join(f"{card.name}: {card.input_size[0]} x {card.input_size[1]}" for card in cards)

@@ -80,3 +80,8 @@ def test_damaged_weights_are_caught_before_anything_is_loaded(
     with pytest.raises(CorruptError, match="is damaged"):
         classify(replace(zoo.committee(), members=(member,)), zoo.split.images, device=CPU)
     assert loads == []
+
+
+def test_no_images_get_no_answers(zoo: "Zoo") -> None:
+    answer = classify(zoo.committee("tiny-a,tiny-b"), zoo.split.images[:0], device=CPU)
+    assert (answer.probs.shape, answer.top.shape, answer.member_top.shape) == ((0, 10), (0,), (2, 0))

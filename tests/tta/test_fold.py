@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tta.fold import fold_batch_norms
 from zoo.archs import ARCHS, create
@@ -91,6 +92,31 @@ class TwiceBefore(nn.Module):
         return out
 
 
+class Peeking(nn.Module):
+    """A convolution whose weight is also read by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x)) + functional.conv2d(x, self.conv.weight)
+        return out
+
+
+class Tied(nn.Module):
+    """Two convolutions with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.other = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+        self.other.weight = self.conv.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.other(self.norm(self.conv(x)))
+        return out
+
+
 def padded(kernel: int, padding: int) -> nn.Module:
     return nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, kernel, padding=padding))
 
@@ -98,6 +124,8 @@ def padded(kernel: int, padding: int) -> nn.Module:
 KEPT: dict[str, Callable[[], nn.Module]] = {
     "read or called twice": Reused,
     "called twice after it": TwiceBefore,
+    "weight read elsewhere": Peeking,
+    "weight of another": Tied,
     "3x3 after it": lambda: padded(3, 1),
     "padding after it": lambda: padded(1, 1),
     "groups after it": lambda: nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1, groups=2)),
@@ -151,12 +179,54 @@ class Branching(nn.Module):
         return out
 
 
-def test_a_network_that_cannot_be_traced_comes_back_as_a_copy() -> None:
-    net = Branching().eval()
+class Counting(Branching):
+    """It asks for the number of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([super(Counting, self).forward(x[i : i + 1]) for i in range(len(x))])
+
+
+class Looking(Branching):
+    """It looks a shape up."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = {3: self.net}[x.shape[1]](x)
+        return out
+
+
+@pytest.mark.parametrize("build", [Branching, Counting, Looking])
+def test_a_network_that_cannot_be_traced_comes_back_as_a_copy(build: Callable[[], nn.Module]) -> None:
+    net = build().eval()
     folded = fold_batch_norms(net)
     assert folded is not net
     assert norms(folded) == 1
     same(net, folded, torch.randn(2, 3, 8, 8))
+
+
+class Keyword(nn.Module):
+    """Its modules are called by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.drop, self.norm = nn.Conv2d(3, 4, 1), nn.Dropout(), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(input=self.drop(input=self.conv(input=x)))
+        return out
+
+
+def test_calls_by_keyword_are_left_as_they_are() -> None:
+    net = lively(Keyword())
+    same(net, fold_batch_norms(net), torch.randn(2, 3, 8, 8))
+
+
+def test_what_is_still_in_training_below_stays_random() -> None:
+    """Dropout that is meant to be drawn anew in evaluation."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.5)).eval()
+    net[1].train()
+    folded = fold_batch_norms(net)
+    images = torch.randn(2, 3, 8, 8)
+    assert not torch.equal(folded(images), folded(images))
 
 
 def test_the_network_given_is_not_changed() -> None:

@@ -134,7 +134,7 @@ class Batches:
         offsets = torch.randint(0, 2 * augment.crop_padding + 1, (count, 2), generator=generator)
         crops = None
         if self._answers is not None:
-            crops = pick_crops(count, len(self._answers), seed, epoch)
+            crops = pick_crops(count, len(self._answers), seed, epoch, alternating=augment.flip == "alternating")
             offsets = self._answers.offsets[crops, torch.arange(count)]
         policy, cutout = (torch_generator(seed, stream, epoch) for stream in (Stream.POLICY, Stream.CUTOUT))
         return _Draws(

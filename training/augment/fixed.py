@@ -89,19 +89,24 @@ def draw_crops(images: int, augment: Augment, crops: int) -> Tensor:
     return torch.stack((chosen // side, chosen % side), -1).movedim(1, 0).contiguous()
 
 
-def pick_crops(images: int, crops: int, seed: int, epoch: int) -> Tensor:
+def pick_crops(images: int, crops: int, seed: int, epoch: int, *, alternating: bool = False) -> Tensor:
     """Say which of its crops each image shows in an epoch: in K epochs every one once, in an order drawn anew.
+
+    Where images and mirror images alternate, the even epochs go through the crops by themselves, and so do the odd
+    ones: in 2K epochs every crop shows once from either side.
 
     Args:
         images: their number N.
         crops: K.
         seed: of the run.
         epoch: counted from 0.
+        alternating: whether the epochs alternate so.
 
     Returns:
         int64 `[N]`, each in `0 .. K-1`.
     """
-    cycle, turn = divmod(epoch, crops)
-    drawn = torch.rand(images, crops, generator=torch_generator(seed, Stream.PICK, cycle))
+    sides = 2 if alternating else 1
+    cycle, turn = divmod(epoch // sides, crops)
+    drawn = torch.rand(images, crops, generator=torch_generator(seed, Stream.PICK, sides * cycle + epoch % sides))
     picked: Tensor = drawn.argsort(dim=1, stable=True)[:, turn]
     return picked.contiguous()

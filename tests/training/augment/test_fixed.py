@@ -57,6 +57,18 @@ def test_in_as_many_epochs_every_crop_is_shown_once_in_an_order_of_the_seeds_own
     assert not torch.equal(cycle(1, 0), cycle(1, 1))
 
 
+def test_alternating_epochs_show_every_crop_once_from_either_side() -> None:
+    split, augment = toy_split(IMAGES, size=9), Augment("alternating", 2)
+    batches = Batches(split, augment, IMAGES, 3, *STATS, CPU, answers=told_apart(augment, 2))
+    shown: list[tuple[int, ...]] = []
+    for epoch in range(2 * CROPS):
+        for _, _, said in batches.taught(epoch):
+            assert said is not None
+            shown += map(tuple, said.int().tolist())
+    assert len(shown) == 2 * CROPS * IMAGES
+    assert len(set(shown)) == len(shown)
+
+
 @pytest.mark.parametrize(
     ("change", "key"), [({"policy": "randaugment"}, "policy"), ({"cutout": 4}, "cutout"), ({"mix": "mixup"}, "mix")]
 )

@@ -15,6 +15,10 @@ from zoo.errors import UsageError
 __all__ = ["FrozenNet", "Setting", "best_precision"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_AT_ONCE = 32
+"""Images that a CPU works on at a time: activations then fit into what the C library keeps. Larger ones it returns to
+the kernel after every layer, which clears their pages again and again; see `zoo.allocator`."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -94,7 +98,8 @@ class FrozenNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, fp32 at least."""
         images = images.to(self.setting.device, torch.float32, memory_format=self._format)
-        logits = self._run(images)
+        at_once = _AT_ONCE if images.device.type == "cpu" else max(1, len(images))
+        logits = torch.cat([self._run(part) for part in torch.split(images, at_once)])
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _compile(self) -> nn.Module:

@@ -61,7 +61,7 @@ class Bench:
 
     def pixels(self) -> Pixels:
         """Return images to be timed on, uint8 `[N, H, W, 3]`; those of the split."""
-        return self.source.split.images[:_PICTURES]
+        return self.source.split.images[: max(_PICTURES, *self.batches)]
 
     def times(self, committee: Committee, precision: str, runtime: str) -> tuple[Timing, Timing]:
         """Return how long a committee takes for the small and the large batch, copying excluded.

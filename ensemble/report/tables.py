@@ -56,8 +56,7 @@ def to_csv(table: Table) -> str:
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow(table.columns)
-    writer.writerows([[_harmless(cell) for cell in row] for row in table.rows])
+    writer.writerows([[_harmless(cell) for cell in row] for row in (table.columns, *table.rows)])
     return buffer.getvalue()
 
 

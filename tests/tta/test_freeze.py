@@ -39,6 +39,13 @@ def test_fp32_is_the_same(net: nn.Module, *, channels_last: bool) -> None:
         assert_close(frozen(IMAGES.double()), net(IMAGES), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 70])
+def test_any_number_of_images(net: nn.Module, count: int) -> None:
+    images = torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        assert_close(FrozenNet(net, Setting(CPU))(images), net(images), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_is_near_and_gives_fp32(net: nn.Module, precision: Precision) -> None:
     with torch.inference_mode():

@@ -36,7 +36,7 @@ def test_numbers_in_csv_are_exact(record: Callable[..., Record]) -> None:
 
 @pytest.mark.parametrize("text", ["=1+1", "@sum", "+x", "-x"])
 def test_a_spreadsheet_takes_no_name_for_a_formula(text: str) -> None:
-    assert to_csv(Table("t", "", ("a", "b"), ((text, -1.5),))) == f"a,b\r\n'{text},-1.5\r\n"
+    assert to_csv(Table("t", "", ("a", text), ((text, -1.5),))) == f"a,'{text}\r\n'{text},-1.5\r\n"
 
 
 def test_pairs_are_listed_once(record: Callable[..., Record]) -> None:

@@ -90,8 +90,10 @@ def command(
     """
     budget = _budget(budget_ms, budget_macs)
     _check(no_measure=no_measure, graphs=graphs, budget_ms=budget_ms, precisions=precisions, compiled=compiled)
-    if not seconds > 0:
-        raise UsageError(f"--seconds {seconds:g}: give a time above 0")
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise UsageError(f"--seconds {seconds:g}: give a finite time above 0")
+    if json_to is not None and json_to.resolve() == output.resolve():
+        raise UsageError(f"-o and --json are both {str(output)!r}: give two files")
     for option, path in (("-o", output), ("--json", json_to)):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise UsageError(f"{option} {str(path)!r} is not a file in an existing folder")
@@ -243,7 +245,9 @@ def _summary(record: "Record", output: Path) -> str:
 
     best = record.points[record.closeup.point]
     low, high = best.scores.accuracy_ci95
-    parts = [f"{best.label}: {100 * best.scores.accuracy:.2f} % ({100 * low:.2f} to {100 * high:.2f})"]
+    missed = record.budget is not None and record.chosen is None
+    within = [f"no point is within {record.budget.limit:g} {record.budget.unit}"] if missed and record.budget else []
+    parts = [*within, f"{best.label}: {100 * best.scores.accuracy:.2f} % ({100 * low:.2f} to {100 * high:.2f})"]
     if best.latency is not None:
         parts.append(f"{best.latency.median_ms:.3g} ms, p99 {best.latency.p99_ms:.3g} ms")
     front = sum(point.front for point in record.points)

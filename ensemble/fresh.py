@@ -104,13 +104,14 @@ def fresh_exits(
     Raises:
         DataError, CorruptError, NotFoundError: as in `fresh_ballots`.
     """
+    if not committee.cascade:
+        raise ValueError("a committee without a cascade has no exits")
     for entry in (m.origin for m in committee.members if isinstance(m.origin, Entry)):
         _check_fit(entry, source.split)
     split = source.split if limit is None else source.split.subset(slice(limit))
     show = partial(_show, progress, "cascade")
     answer = classify(committee, split.images[split.order], device=device, precision=precision, progress=show)
-    if answer.stage is None:
-        raise ValueError("a committee without a cascade has no exits")
+    assert answer.stage is not None  # noqa: S101  # it has a cascade
     return Exits(answer.probs, answer.top, answer.stage)
 
 

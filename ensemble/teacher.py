@@ -1,8 +1,6 @@
 """A committee as a teacher: images as a student sees them in, the log of the committee's probabilities out."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from tta.views import View
 from zoo.entry import Entry
 from zoo.errors import UsageError
 
-__all__ = ["CommitteeTeacher", "fitted_on", "is_mirror_symmetric", "refuse_leaks", "teacher_record"]
+__all__ = ["CommitteeTeacher", "is_mirror_symmetric", "refuse_leaks", "teacher_record"]
 
 _TINY = 1e-12
 
@@ -76,7 +74,7 @@ def teacher_record(committee: Committee, fitted: Mapping[str, Any] | None) -> di
 
     Args:
         committee: of zoo entries.
-        fitted: see `fitted_on`.
+        fitted: what it was fitted on, see `ensemble.lockfile.read_provenance`.
 
     Raises:
         UsageError: a member is a prediction file or an external entry.
@@ -92,12 +90,6 @@ def teacher_record(committee: Committee, fitted: Mapping[str, Any] | None) -> di
         "temperature": committee.temperature,
         "fitted_on": dict(fitted) if fitted else None,
     }
-
-
-def fitted_on(path: Path) -> dict[str, Any] | None:
-    """Return what an `ensemble.json` says that it was fitted on; `read_lockfile` has read it without an error."""
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get("fitted_on")
-    return found
 
 
 def refuse_leaks(committee: Committee, classes: Sequence[str], size: tuple[int, int], held_out: str) -> None:

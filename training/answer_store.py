@@ -1,6 +1,5 @@
 """A teacher's answers on disk: to a fixed set of crops of every training image, for students of all seeds."""
 
-import fcntl
 import hashlib
 import io
 import json
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from training.augment.fixed import Answers, check_fixed, draw_crops
@@ -27,6 +27,9 @@ __all__ = ["AnswerStore"]
 
 _BATCH = 500
 """Images asked at a time. Answers are kept by whole batches, so that those of a run that goes on are the same bits."""
+
+_POLL = 0.1
+"""Seconds between looks at whether to stop, while another process asks."""
 
 _Saved = npt.NDArray[np.float16]
 
@@ -132,21 +135,20 @@ class AnswerStore:
 
     @contextmanager
     def _turn(self, crop: int, stop: Callable[[], bool]) -> Iterator[None]:
-        """Wait until no other process asks about a crop, and keep others from it (POSIX only)."""
+        """Wait until no other process asks about a crop, and keep others from it."""
         path = self._file(crop).with_suffix(".lock")
+        lock = FileLock(path)
         with storage_errors(path):
-            file = path.open("wb")
-        with file:
-            while True:
+            while not lock.is_locked:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                    lock.acquire(timeout=_POLL)
+                except Timeout:
                     if stop():
                         raise InterruptedRun(f"stopped; the answers so far are in {self.path}") from None
-                    time.sleep(0.1)
-                else:
-                    break
+        try:
             yield
+        finally:
+            lock.release()
 
     def load(self, crops: int, device: torch.device) -> Answers:
         """Return the answers to the first `crops` crops, on `device`; all of them must be there.

@@ -15,7 +15,7 @@ from ensemble.metrics import brier, ece, nll
 from zoo.data.split import Labels
 from zoo.entry import Entry
 
-__all__ = ["Exits", "answers", "describe", "stage_costs", "stored_exits"]
+__all__ = ["Exits", "answers", "describe", "member_costs", "stage_costs", "stored_exits", "usage"]
 
 Top = npt.NDArray[np.intp]
 
@@ -71,14 +71,29 @@ def stored_exits(committee: Committee, votes: Sequence[Vote]) -> Exits:
     return Exits(probs, top, stage)
 
 
-def stage_costs(committee: Committee) -> list[int] | None:
-    """Return the multiply-adds of an image that leaves at each stage; None if a card does not say its network's."""
+def member_costs(committee: Committee) -> list[int] | None:
+    """Return the multiply-adds of one view of each member; None if a card does not say its network's."""
     cards = [m.origin.card for m in committee.members if isinstance(m.origin, Entry)]
     if len(cards) < len(committee.members) or not all(card.multiply_adds for card in cards):
         return None
+    return [card.multiply_adds for card in cards]
+
+
+def stage_costs(committee: Committee) -> list[int] | None:
+    """Return the multiply-adds of an image that leaves at each stage; None if a card does not say its network's."""
+    costs = member_costs(committee)
+    if costs is None:
+        return None
     names = [member.name for member in committee.members]
     pairs = [step.pairs for step in steps(committee.cascade, names, committee.views)]
-    return list(accumulate(sum(cards[m].multiply_adds for m, _ in run) for run in pairs))
+    return list(accumulate(sum(costs[m] for m, _ in run) for run in pairs))
+
+
+def usage(committee: Committee, exits: Exits) -> tuple[npt.NDArray[np.float64], float | None]:
+    """Return the share of images that leave at each stage, and the mean multiply-adds of an image, if cards say."""
+    shares = np.bincount(exits.stage, minlength=len(committee.cascade)) / len(exits.stage)
+    costs = stage_costs(committee)
+    return shares, None if costs is None else float(shares @ costs)
 
 
 def describe(committee: Committee, votes: Sequence[Vote], exits: Exits, labels: Labels) -> dict[str, Any]:
@@ -97,7 +112,7 @@ def describe(committee: Committee, votes: Sequence[Vote], exits: Exits, labels: 
         whole committee's metrics.
     """
     costs = stage_costs(committee)
-    shares = np.bincount(exits.stage, minlength=len(committee.cascade)) / len(labels)
+    shares, mean = usage(committee, exits)
     right = exits.top == labels
     stages = [
         {
@@ -111,7 +126,6 @@ def describe(committee: Committee, votes: Sequence[Vote], exits: Exits, labels: 
         }
         for number, stage in enumerate(committee.cascade)
     ]
-    mean = float(shares @ costs) if costs else None
     probs, top = merge(votes, committee.merge, committee.temperature)
     return {
         "stages": stages,

@@ -76,9 +76,10 @@ def command(
     if options.seed is None and not options.dry_run:
         raise UsageError("--seed is missing: a number, which decides weights, order and augmentation")
 
-    from ensemble.teacher import fitted_on, refuse_leaks, teacher_record
+    from ensemble.lockfile import read_provenance
+    from ensemble.teacher import refuse_leaks, teacher_record
 
-    record = teacher_record(committee, fitted_on(lockfile) if lockfile else None)
+    record = teacher_record(committee, read_provenance(lockfile) if lockfile else None)
     if options.dry_run:
         _estimate(recipe, committee, crops, options)
         return
@@ -140,10 +141,10 @@ def _teacher(
     from ensemble.frozen import freeze
     from ensemble.module import Ensemble
     from ensemble.teacher import CommitteeTeacher
-    from tta.freeze import Setting, best_precision
+    from tta.freeze import Setting
 
-    precision = best_precision(device)
-    return CommitteeTeacher(freeze(Ensemble(committee), Setting(device, precision)), *stats), precision
+    setting = Setting.best(device)
+    return CommitteeTeacher(freeze(Ensemble(committee), setting), *stats), setting.precision
 
 
 def _answers(  # what is asked of whom, where

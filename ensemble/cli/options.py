@@ -1,5 +1,6 @@
 """Options that say which ensemble is meant, shared by the sub-commands."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -13,7 +14,7 @@ from tta import view_set
 from zoo.cli.complete import member_names
 from zoo.errors import UsageError
 
-__all__ = ["check_fit", "committee_options", "fit_options", "read_committee"]
+__all__ = ["check_budgets", "check_fit", "check_output", "committee_options", "fit_options", "read_committee"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -86,5 +87,19 @@ def check_fit(split: str | None, output: Path | None, *, dry_run: bool) -> None:
         raise UsageError(f"--split {split!r}: a fit reads the validation split only; `ensemble eval` scores the others")
     if output is None and not dry_run:
         raise UsageError("give -o FILE for the lockfile, or --dry-run to see what it would be")
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise UsageError(f"-o {str(output)!r} is not a file in an existing folder")
+    check_output("-o", output)
+
+
+def check_output(option: str, path: Path | None) -> None:
+    """Raise `UsageError` before any work if a file that is to be written cannot lie where it is wanted."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise UsageError(f"{option} {str(path)!r} is not a file in an existing folder")
+
+
+def check_budgets(macs: float | None, milliseconds: float | None) -> None:
+    """Raise `UsageError` if there are two budgets, or one that makes no sense."""
+    if macs is not None and milliseconds is not None:
+        raise UsageError("give one of --budget-macs and --budget-ms")
+    for option, value in (("--budget-macs", macs), ("--budget-ms", milliseconds)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{option} {value:g}: a budget is a finite number above 0")

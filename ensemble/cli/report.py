@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ensemble.cli.options import check_budgets, check_output
 from zoo.cli.complete import member_names
 from zoo.errors import UsageError
 
@@ -94,9 +95,8 @@ def command(
         raise UsageError(f"--seconds {seconds:g}: give a finite time above 0")
     if json_to is not None and json_to.resolve() == output.resolve():
         raise UsageError(f"-o and --json are both {str(output)!r}: give two files")
-    for option, path in (("-o", output), ("--json", json_to)):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UsageError(f"{option} {str(path)!r} is not a file in an existing folder")
+    check_output("-o", output)
+    check_output("--json", json_to)
 
     from ensemble.evaluate import SplitSource, split_source
     from ensemble.lockfile import read_lockfile
@@ -141,17 +141,10 @@ def _budget(milliseconds: float | None, macs: float | None) -> "Budget | None":
     from ensemble.report.front import MILLISECONDS, MULTIPLY_ADDS
     from ensemble.report.record import Budget
 
-    if macs is not None and milliseconds is not None:
-        raise UsageError("give one of --budget-macs and --budget-ms")
-    for option, value, unit in (
-        ("--budget-ms", milliseconds, MILLISECONDS),
-        ("--budget-macs", macs, MULTIPLY_ADDS),
-    ):
-        if value is not None:
-            if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{option} {value:g}: a budget is a finite number above 0")
-            return Budget(value, unit)
-    return None
+    check_budgets(macs, milliseconds)
+    if macs is not None:
+        return Budget(macs, MULTIPLY_ADDS)
+    return None if milliseconds is None else Budget(milliseconds, MILLISECONDS)
 
 
 def _check(

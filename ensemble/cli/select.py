@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from ensemble.cli.options import check_fit, fit_options
+from ensemble.cli.options import check_budgets, check_fit, fit_options
 from zoo.cli.complete import member_names
 from zoo.errors import UsageError
 
@@ -75,7 +75,8 @@ def command(
     """
     began = time.perf_counter()
     check_fit(split, output, dry_run=dry_run)
-    _check_budgets(budget_macs, budget_ms, device, batch, remeasure=remeasure)
+    check_budgets(budget_macs, budget_ms)
+    _check_timing(timed=budget_ms is not None, device=device, batch=batch, remeasure=remeasure)
 
     from ensemble.evaluate import SplitSource, score, stored_ballots
     from ensemble.fit.baselines import baselines
@@ -146,17 +147,10 @@ def command(
         _print_table(table)
 
 
-def _check_budgets(
-    macs: float | None, milliseconds: float | None, device: str | None, batch: int | None, *, remeasure: bool
-) -> None:
-    """Raise `UsageError` at budgets that make no sense."""
-    if macs is not None and milliseconds is not None:
-        raise UsageError("give one of --budget-macs and --budget-ms")
-    for option, value in (("--budget-macs", macs), ("--budget-ms", milliseconds)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{option} {value:g}: a budget is a finite number above 0")
+def _check_timing(*, timed: bool, device: str | None, batch: int | None, remeasure: bool) -> None:
+    """Raise `UsageError` at options that go with a budget of time, without one."""
     for option, given in (("--device", device), ("--batch", batch), ("--remeasure", remeasure or None)):
-        if given is not None and milliseconds is None:
+        if given is not None and not timed:
             raise UsageError(f"{option} goes with --budget-ms: without it, nothing runs")
 
 

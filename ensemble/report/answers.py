@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ensemble.cascade.stored import stage_costs, stored_exits
+from ensemble.cascade.stored import stored_exits, usage
 from ensemble.comparison import Answers
 from ensemble.evaluate import SplitSource, stored_split
 from ensemble.lockfile import Committee
@@ -41,14 +39,12 @@ def say(committee: Committee, votes: Sequence[Vote]) -> Said:
         probs, top = merge(votes, committee.merge, committee.temperature)
         return Said(Answers(probs, top, likelihood=committee.merge != "vote"), multiply_adds(committee))
     exits = stored_exits(committee, votes)
-    shares = np.bincount(exits.stage, minlength=len(committee.cascade)) / len(exits.top)
-    costs = stage_costs(committee)
+    shares, mean = usage(committee, exits)
     stages = tuple(
         Stage(stage.members, stage.views, stage.threshold, float(share))
         for stage, share in zip(committee.cascade, shares, strict=True)
     )
-    mean = float(shares @ np.array(costs)) / 1e9 if costs is not None else None
-    return Said(Answers(exits.probs, exits.top), mean, stages)
+    return Said(Answers(exits.probs, exits.top), None if mean is None else mean / 1e9, stages)
 
 
 def fingerprint_of(members: Sequence[Member], source: SplitSource) -> str:

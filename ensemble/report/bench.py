@@ -1,7 +1,7 @@
 """Running candidates for a report: how long they take, and what they answer in another precision than fp32."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import torch
 
@@ -18,15 +18,14 @@ from ensemble.report.graphs import Graph
 from ensemble.report.record import Timing
 from ensemble.view_cache import cached_views, keep_views
 from tta import view_set
-from tta.freeze import Setting
-from tta.predict import Precision
+from tta.freeze import FrozenNet, Setting
+from tta.predict import Precision, view_logits
 from zoo.data.split import Pixels
 from zoo.entry import Entry
 from zoo.errors import UsageError
 
 __all__ = ["Bench", "timing"]
 
-_BATCH = 500  # images at a time where only the answers count
 _SEED = 0
 _PICTURES = 2048  # different images that are timed on, at most
 
@@ -75,7 +74,7 @@ class Bench:
 
         def load() -> Callable[[Any], object]:
             if not loaded:
-                setting = Setting(self.device, _precision(precision), compile=runtime == "compiled")
+                setting = self._setting(precision, compile=runtime == "compiled")
                 whole = freeze(Ensemble(committee), setting)
                 loaded.append(Cascade(whole, committee) if stages else whole)
             return loaded[0]
@@ -135,29 +134,23 @@ class Bench:
         ]
         return Ballots(votes, split.labels[split.order])
 
+    def _setting(self, precision: str, *, compile: bool = False) -> Setting:  # noqa: A002  # the field's word
+        return Setting(self.device, cast("Precision", precision), compile)  # which checks it
+
     def _answers(self, member: Member, views: str, precision: str) -> dict[str, Any]:
         if not isinstance(member.origin, Entry):
             raise UsageError(f"{member.name} has predictions only: it cannot run in {precision}")
         split, name = self.source.split, f"{self.source.name}-{precision}-{self.device.type}"
-        found = dict(cached_views(member.origin, name, split.fingerprint))
+        found: dict[str, Any] = dict(cached_views(member.origin, name, split.fingerprint))
         if not _names(views) <= set(found):
             wider = [s for s in self._sets if _names(s) >= _names(views)]
             whole = max(wider, key=lambda s: len(_names(s)), default=views)  # so that no view runs twice
             self._tell(f"running {member.name} in {precision}, views {whole}")
-            found = self._run(Member(member.name, member.origin), whole, precision, split.images[split.order])
+            card, net = member.origin.card, FrozenNet(member.origin.load(), self._setting(precision))
+            images, stats = split.images[split.order], (card.mean, card.std)
+            found = dict(view_logits(net, images, view_set(whole), stats, device=self.device))
             keep_views(member.origin, name, split, found)
         return found
-
-    @torch.inference_mode()
-    def _run(self, member: Member, views: str, precision: str, images: Pixels) -> dict[str, Any]:
-        """Return view name -> log-probabilities `[N, C]` of one network."""
-        net = freeze(Ensemble(Committee((member,), views)), Setting(self.device, _precision(precision)))
-        parts = []
-        for start in range(0, len(images), _BATCH):
-            pixels = torch.from_numpy(images[start : start + _BATCH]).to(self.device)
-            parts.append(net.log_probs(net.planes(pixels))[0].float().cpu())
-        logs = torch.cat(parts, dim=1).numpy()
-        return {view.name: values for view, values in zip(view_set(views), logs, strict=True)}
 
 
 def timing(known: Known) -> Timing:
@@ -175,12 +168,6 @@ def timing(known: Known) -> Timing:
         measured=known.measured,
         note=of.note,
     )
-
-
-def _precision(name: str) -> Precision:
-    if name not in get_args(Precision):
-        raise UsageError(f"unknown precision {name!r}; PyTorch runs {', '.join(get_args(Precision))}")
-    return cast("Precision", name)
 
 
 def _names(views: str) -> set[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ensemble.cascade.stored import member_costs
 from ensemble.fit.limits import Limits
 from ensemble.fit.pool import read_pool
 from ensemble.fit.select import fit_views
@@ -62,10 +63,8 @@ def runnable(committee: Committee) -> bool:
 
 def multiply_adds(committee: Committee) -> float | None:
     """Return the multiply-adds for an image under all views, in units of 10^9; None if a card does not say."""
-    cards = [m.origin.card for m in committee.members if isinstance(m.origin, Entry)]
-    if len(cards) < len(committee.members) or not all(card.multiply_adds for card in cards):
-        return None
-    return sum(card.multiply_adds for card in cards) * len(view_set(committee.views)) / 1e9
+    costs = member_costs(committee)
+    return None if costs is None else sum(costs) * len(view_set(committee.views)) / 1e9
 
 
 def alone(members: Sequence[Member], sets: Sequence[str]) -> list[Candidate]:

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from ensemble.frozen import freeze
-from ensemble.lockfile import Committee, write_lockfile
+from ensemble.lockfile import Committee, read_provenance, write_lockfile
 from ensemble.members import Member
 from ensemble.merge import Merge
 from ensemble.module import Ensemble
-from ensemble.teacher import CommitteeTeacher, fitted_on, is_mirror_symmetric, refuse_leaks, teacher_record
+from ensemble.teacher import CommitteeTeacher, is_mirror_symmetric, refuse_leaks, teacher_record
 from tests.conftest import CLASSES
 from tta.freeze import Setting
 from tta.views import VIEW_SETS, View, identity, shift, view_set
@@ -101,8 +101,8 @@ def test_the_record_names_members_by_their_weights(zoo: "Zoo", tmp_path: Path) -
     fitted = {"split": "val", "fingerprint": "1" * 64, "images": 10, "objective": "nll"}
     path = tmp_path / "ensemble.json"
     write_lockfile(path, committee, fitted_on=fitted, metrics={})
-    assert fitted_on(path) == fitted
-    record = teacher_record(committee, fitted_on(path))
+    assert read_provenance(path) == fitted
+    record = teacher_record(committee, read_provenance(path))
     locked = json.loads(path.read_text())
     assert record == {key: locked[key] for key in ("members", "views", "merge", "temperature", "fitted_on")}
     assert teacher_record(committee, None)["fitted_on"] is None

@@ -13,7 +13,7 @@ from tta.views import View
 from zoo.entry import Entry
 from zoo.errors import UsageError
 
-__all__ = ["CommitteeTeacher", "is_mirror_symmetric", "refuse_leaks", "teacher_record"]
+__all__ = ["CommitteeTeacher", "entries_of", "is_mirror_symmetric", "teacher_record"]
 
 _TINY = 1e-12
 
@@ -41,8 +41,7 @@ class CommitteeTeacher(nn.Module):
 
     def __init__(self, net: Ensemble, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if net.merge == "vote":
-            raise UsageError("a committee that votes has no soft answers to teach: merge it by probs or logits")
+        _refuse_votes(net.merge)
         self.net = net
         self.register_buffer("mean", torch.tensor(mean, device=net.means.device).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std, device=net.means.device).view(3, 1, 1))
@@ -77,9 +76,10 @@ def teacher_record(committee: Committee, fitted: Mapping[str, Any] | None) -> di
         fitted: what it was fitted on, see `ensemble.lockfile.read_provenance`.
 
     Raises:
-        UsageError: a member is a prediction file or an external entry.
+        UsageError: a member is a prediction file or an external entry, or the committee votes.
     """
-    entries = _entries(committee)
+    _refuse_votes(committee.merge)
+    entries = entries_of(committee)
     return {
         "members": [
             {"name": m.name, "sha256": entry.weights_digest, "weight": m.weight, "temperature": m.temperature}
@@ -92,33 +92,16 @@ def teacher_record(committee: Committee, fitted: Mapping[str, Any] | None) -> di
     }
 
 
-def refuse_leaks(committee: Committee, classes: Sequence[str], size: tuple[int, int], held_out: str) -> None:
-    """Raise `UsageError` if a committee cannot teach students of these images, or must not.
-
-    Args:
-        committee: the teacher.
-        classes: that the student tells apart.
-        size: (H, W) of its images.
-        held_out: fingerprint of the validation split.
-    """
-    for card in (entry.card for entry in _entries(committee)):
-        if tuple(card.classes) != tuple(classes):
-            raise UsageError(f"member {card.name!r} classifies {card.dataset}, which has other classes than the data")
-        if tuple(card.input_size) != tuple(size):
-            its, mine = ("{} x {}".format(*pixels) for pixels in (card.input_size, size))
-            raise UsageError(f"member {card.name!r} takes images of {its} pixels, not of {mine}")
-        if (card.trained_on or {}).get("held_out") != held_out:
-            raise UsageError(
-                f"member {card.name!r} did not hold out this validation split, or does not say so: what it knows of the"
-                " split would leak into the student"
-            )
-
-
-def _entries(committee: Committee) -> list[Entry]:
-    """Return the members' entries; `UsageError` if one has no network."""
+def entries_of(committee: Committee) -> list[Entry]:
+    """Return the entries of a committee's members; `UsageError` if one has no network."""
     entries = []
     for member in committee.members:
         if not isinstance(member.origin, Entry) or member.origin.external:
             raise UsageError(f"{member.name!r} cannot teach: it has predictions only, and no network to run")
         entries.append(member.origin)
     return entries
+
+
+def _refuse_votes(merge: str) -> None:
+    if merge == "vote":
+        raise UsageError("a committee that votes has no soft answers to teach: merge it by probs or logits")

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,9 @@ __all__ = ["AnswerStore"]
 _BATCH = 500
 """Images asked at a time. Answers are kept by whole batches, so that those of a run that goes on are the same bits."""
 
+_FORMAT = "menagerie.answers/1"
+"""Another one when answers come to mean something else, so that those on disk are not taken for them."""
+
 _POLL = 0.1
 """Seconds between looks at whether to stop, while another process asks."""
 
@@ -37,9 +41,10 @@ _Saved = npt.NDArray[np.float16]
 class AnswerStore:
     """A folder with a teacher's answers to crops of a job's training images.
 
-    File `KKK.npy` has the answers to crop K, fp16 `[O, n, C]`, for the first n of the N images (see `Answers`); it is
-    complete when n = N. `about.json` says who was asked what. Seeds and the number of crops are no part of it: fewer
-    crops are the first ones of more. Several processes may ask at once: each crop is one's at a time.
+    File `KKK.npz` has the answers to crop K, fp16 `[O, n, C]`, for the first n of the N images (see `Answers`), with a
+    checksum; it is complete when n = N, and what is damaged is asked again. `about.json` says who was asked what. Seeds
+    and the number of crops are no part of it: fewer crops are the first ones of more. Several processes may ask at
+    once: each crop is one's at a time.
 
     Args:
         root: where such folders are; this one is named after what is asked of whom.
@@ -60,6 +65,7 @@ class AnswerStore:
         check_fixed(augment)
         self._job, self._sides = job, 2 if both_sides and augment.flip != "none" else 1
         asked = {
+            "format": _FORMAT,
             "teacher": about,
             "images": in_order(job.part),
             "stats": job.stats,
@@ -154,7 +160,7 @@ class AnswerStore:
         """Return the answers to the first `crops` crops, on `device`; all of them must be there.
 
         Raises:
-            CorruptError: some are missing or damaged.
+            CorruptError: some are missing.
         """
         read = [self._read(crop) for crop in range(crops)]
         for crop, answers in enumerate(read):
@@ -166,26 +172,26 @@ class AnswerStore:
         return Answers(offsets, torch.from_numpy(logits).to(device), digest)
 
     def _file(self, crop: int) -> Path:
-        return self.path / f"{crop:03}.npy"
+        return self.path / f"{crop:03}.npz"
 
     def _read(self, crop: int) -> _Saved:
-        """Return the answers to a crop so far, `[O, n, C]`."""
-        job = self._job
-        path, whole = self._file(crop), (self._sides, len(job.part), len(job.part.classes))
+        """Return the answers to a crop so far, `[O, n, C]`; none if the file is not what was written."""
+        job, path = self._job, self._file(crop)
+        whole = (self._sides, len(job.part), len(job.part.classes))
+        none = np.empty((whole[0], 0, whole[2]), np.float16)
         if not path.exists():
-            return np.empty((whole[0], 0, whole[2]), np.float16)
+            return none
+        with storage_errors(path):
+            content = path.read_bytes()
         try:
-            found = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise CorruptError(f"{path} is damaged: delete it, and its crop is asked again") from error
+            found = np.load(io.BytesIO(content), allow_pickle=False)["answers"]
+        except (OSError, ValueError, EOFError, LookupError, RuntimeError, zipfile.BadZipFile):
+            return none
         shape = found.shape
         fits = len(shape) == len(whole) and (shape[0], shape[2]) == (whole[0], whole[2]) and shape[1] <= whole[1]
-        if found.dtype != np.float16 or not fits:
-            raise CorruptError(f"{path} is damaged: delete it, and its crop is asked again")
-        out: _Saved = found
-        return out
+        return found if fits and found.dtype == np.float16 else none
 
     def _write(self, crop: int, answers: _Saved) -> None:
         buffer = io.BytesIO()
-        np.save(buffer, answers, allow_pickle=False)
+        np.savez(buffer, answers=answers)
         atomic_write(self._file(crop), buffer.getvalue())

@@ -8,14 +8,36 @@ import torch
 from torch import Tensor, nn
 
 from training.augment.fixed import Answers
+from training.job import Job
 from training.losses import distillation_loss
 from training.recipe import Distill
+from zoo.card import Card
 from zoo.errors import UsageError
 
-__all__ = ["Teacher", "Teaching"]
+__all__ = ["Teacher", "Teaching", "check_teacher"]
 
 Teacher = Callable[[Tensor], Tensor]
 """Normalised images `[N, 3, H, W]`, as the student sees them -> logits or log-probabilities `[N, C]`."""
+
+
+def check_teacher(card: Card, job: Job, label: str) -> None:
+    """Raise `UsageError` if a network cannot teach a job's student, or must not.
+
+    Args:
+        card: the teacher's.
+        job: what the student trains on.
+        label: how the message begins: `--teacher 'NAME'`.
+    """
+    if tuple(card.classes) != tuple(job.part.classes):
+        raise UsageError(f"{label} classifies {card.dataset}, not the classes of {job.dataset}")
+    if tuple(card.input_size) != job.input_size:
+        its, mine = ("{} x {}".format(*size) for size in (card.input_size, job.input_size))
+        raise UsageError(f"{label} takes images of {its} pixels, not of {mine}")
+    if (card.trained_on or {}).get("held_out") != job.val.fingerprint:
+        raise UsageError(
+            f"{label} did not hold out this validation split, or does not say so: what it knows of the split would leak"
+            " into the student"
+        )
 
 
 class Teaching:

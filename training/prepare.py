@@ -11,13 +11,22 @@ from zoo.archs import create
 from zoo.errors import UsageError
 from zoo.images import normalize
 
-__all__ = ["check_recipe", "prepare_network"]
+__all__ = ["check_job", "check_recipe", "prepare_network"]
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise `UsageError` if there is no such architecture, or not with these arguments; no data is needed."""
     with torch.device("meta"):
         create(recipe.arch, 10, **recipe.arch_args)
+
+
+def check_job(job: Job) -> None:
+    """Raise `UsageError` if the images do not do for the recipe: too few, or of a size that its network does not take.
+
+    Nothing is computed.
+    """
+    job.check()
+    _check_size(job)
 
 
 def prepare_network(job: Job) -> nn.Module:

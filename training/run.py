@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from zoo.errors import CorruptError, UsageError
 from zoo.files import atomic_write, storage_errors
 
 __all__ = ["RunFolder", "in_order"]
+
+_ABOUT, _STATE = "run.json", "state.pt"
 
 
 class RunFolder:
@@ -35,32 +38,39 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, job: Job) -> None:
+        self.check(path, job)
         self.path = path
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        about_job = {
-            "seed": job.seed,
-            "data": in_order(job.part),
-            "held_out": job.val.fingerprint,
-            "stats": job.stats,
-            "teacher": job.teacher,
-            "recipe": asdict(job.recipe),
-        }
-        described = (json.dumps(about_job, indent=1) + "\n").encode()
-        about = path / "run.json"
-        begun = about.exists() and (path / "state.pt").exists()
-        if begun and about.read_bytes() != described:
+        for stray in path.glob(".*.pt.*"):  # a kill in the midst of writing left it
+            stray.unlink()
+        atomic_write(path / _ABOUT, _json(_described(job)))
+        atomic_write(path / "recipe.toml", to_toml(job.recipe).encode())
+
+    @staticmethod
+    def check(path: Path, job: Job, *, but: Collection[str] = ()) -> None:
+        """Raise `UsageError` if a folder holds the state of another run; nothing is written.
+
+        Args:
+            path: need not exist.
+            job: what is to be trained.
+            but: keys of `run.json` that may differ, since they are not known yet.
+        """
+        if not ((path / _ABOUT).exists() and (path / _STATE).exists()):
+            return
+        try:
+            found = json.loads((path / _ABOUT).read_bytes())
+            same = _json({**found, **dict.fromkeys(but)}) == _json({**_described(job), **dict.fromkeys(but)})
+        except (ValueError, TypeError):
+            same = False
+        if not same:
             raise UsageError(
                 f"{path} holds a run with another recipe, seed, data or teacher: delete it, or give another --run-dir"
             )
-        for stray in path.glob(".*.pt.*"):  # a kill in the midst of writing left it
-            stray.unlink()
-        atomic_write(about, described)
-        atomic_write(path / "recipe.toml", to_toml(job.recipe).encode())
 
     def save(self, state: dict[str, Any], rows: list[dict[str, float]]) -> None:
         """Write the loop's state and the metrics so far; a kill in between leaves the older of either."""
-        _write(self.path / "state.pt", {**state, "rows": rows})
+        _write(self.path / _STATE, {**state, "rows": rows})
         self._write_metrics(rows)
 
     def load(self) -> dict[str, Any] | None:
@@ -69,9 +79,9 @@ class RunFolder:
         Raises:
             CorruptError: the file cannot be read as a state.
         """
-        if not (self.path / "state.pt").exists():
+        if not (self.path / _STATE).exists():
             return None
-        state = self._read("state.pt", "rows")
+        state = self._read(_STATE, "rows")
         self._write_metrics(state["rows"])
         return state
 
@@ -135,3 +145,19 @@ def _write(path: Path, table: dict[str, Any]) -> None:
 def in_order(split: Split) -> str:
     """Return a fingerprint of a split that changes with the order of its images, as batches do."""
     return hashlib.sha256(split.hashes.tobytes() + split.labels.tobytes()).hexdigest()
+
+
+def _described(job: Job) -> dict[str, Any]:
+    """Return what `run.json` says of a job."""
+    return {
+        "seed": job.seed,
+        "data": in_order(job.part),
+        "held_out": job.val.fingerprint,
+        "stats": job.stats,
+        "teacher": job.teacher,
+        "recipe": asdict(job.recipe),
+    }
+
+
+def _json(value: Any) -> bytes:  # noqa: ANN401  # whatever JSON can say
+    return (json.dumps(value, indent=1) + "\n").encode()

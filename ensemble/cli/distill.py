@@ -10,7 +10,8 @@ import click
 from ensemble.cli.options import committee_options, read_committee
 from zoo.cli.complete import recipe_names
 from zoo.cli.progress import Progress
-from zoo.cli.training_run import TrainingOptions, load_job, pick, train_and_file, training_options
+from zoo.cli.training_run import TrainingOptions, dry_run, train_and_file, training_options
+from zoo.cli.types import PATH, TEXT
 from zoo.errors import InterruptedRun, UsageError
 
 if TYPE_CHECKING:
@@ -32,10 +33,15 @@ _DEFAULTS = ("distill.teacher=given", "distill.temperature=2.0", "distill.hard_s
 
 
 @click.command("distill")
-@click.argument("lockfile_word", metavar="[ENSEMBLE.JSON]", required=False, type=click.Path(path_type=Path))
+@click.argument("lockfile_word", metavar="[ENSEMBLE.JSON]", required=False, type=PATH)
 @committee_options
 @click.option(
-    "--student", required=True, metavar="RECIPE", shell_complete=recipe_names, help="What the student trains with."
+    "--student",
+    required=True,
+    type=TEXT,
+    metavar="RECIPE",
+    shell_complete=recipe_names,
+    help="What the student trains with.",
 )
 @click.option(
     "--crops",
@@ -58,8 +64,9 @@ def command(
     """Train a student on the soft answers of a committee, and file it in the zoo with its teacher named.
 
     The student learns from RECIPE-distilled if there is such a recipe, else from RECIPE with the teacher's answers in
-    place of its labels. The committee teaches with its own views, weights and temperatures. Its answers to a fixed set
-    of crops are stored under ZOO_HOME/answers, once for all seeds. Killed at any moment, the same command goes on.
+    place of its labels, and is called RECIPE-distilled-seedN. The committee teaches with its own views, weights and
+    temperatures. Its answers to a fixed set of crops are stored under ZOO_HOME/answers, once for all seeds. Killed at
+    any moment, the same command goes on.
 
     \b
       ensemble distill ensemble.json --student fastnet --seed 1 --data cifar10/
@@ -77,15 +84,22 @@ def command(
         raise UsageError("--seed is missing: a number, which decides weights, order and augmentation")
 
     from ensemble.lockfile import read_provenance
-    from ensemble.teacher import refuse_leaks, teacher_record
+    from ensemble.teacher import entries_of, teacher_record
 
     record = teacher_record(committee, read_provenance(lockfile) if lockfile else None)
+
+    def check(job: "Job") -> None:
+        from training.distill import check_teacher
+
+        for entry in entries_of(committee):
+            check_teacher(entry.card, job, f"member {entry.name!r}")
+
     if options.dry_run:
-        _estimate(recipe, committee, crops, options)
+        job, device = dry_run(recipe, options, check, label=label)
+        _show_teacher(committee, crops, job, device)
         return
 
     def find(job: "Job", device: "torch.device", world: "World") -> "tuple[Teacher | Answers, Mapping[str, Any]]":
-        refuse_leaks(committee, job.part.classes, job.input_size, job.val.fingerprint)
         teacher, precision = _teacher(committee, job.stats, device)
         if not crops:
             return teacher, {**record, "precision": precision}
@@ -93,7 +107,7 @@ def command(
         answers = _answers(teacher, crops, job, {**about, "precision": precision}, device, world, options)
         return answers, {**record, "precision": precision, "crops": crops, "answers": answers.digest}
 
-    train_and_file(recipe, options, find, label=label)
+    train_and_file(recipe, options, find, check, label=label)
 
 
 def _student(name: str, overrides: tuple[str, ...]) -> "tuple[Recipe, str, tuple[str, ...]]":
@@ -175,19 +189,12 @@ def _answers(  # what is asked of whom, where
     return kept.load(crops, device)
 
 
-def _estimate(recipe: "Recipe", committee: "Committee", crops: int, options: TrainingOptions) -> None:
-    """Print what the student would take, and what its teacher."""
-    if options.as_json:
-        raise UsageError("--json says what was filed, and --dry-run files nothing: give one of them")
+def _show_teacher(committee: "Committee", crops: int, job: "Job", device: "torch.device") -> None:
+    """Print what the teacher of a student takes."""
     from ensemble.teacher import is_mirror_symmetric
-    from training.estimate import stand_in
-    from training.prepare import check_recipe
-    from zoo.cli.dry_run import duration, show_estimate
+    from zoo.cli.dry_run import duration
 
-    device = pick(options.device, options.threads)
-    check_recipe(recipe)
-    job = load_job(recipe, options)[0] if options.data else stand_in(recipe, options.where)
-    show_estimate(job, device)
+    recipe = job.recipe
     teacher, precision = _teacher(committee, job.stats, device)
     speed = _speed(teacher, job.input_size, device)
     sides = 2 if crops and not is_mirror_symmetric(teacher.net.views) and recipe.augment.flip != "none" else 1

@@ -1,6 +1,5 @@
 """Stored answers: those of the teacher to the very images a student sees, whenever and however often it is stopped."""
 
-import re
 import threading
 import time
 from dataclasses import replace
@@ -53,7 +52,7 @@ class Counting:
 
 
 def files(store: AnswerStore) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(store.path.glob("*.npy"))}
+    return {path.name: path.read_bytes() for path in sorted(store.path.glob("*.npz"))}
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -182,7 +181,7 @@ def test_what_cannot_be_stored_or_used_is_refused(tmp_path: Path) -> None:
         store.fill(teacher(), range(26), device=CPU)
     with pytest.raises(MenagerieError, match=r"^the teacher's answers to crop 1 are not all numbers$"):
         store.fill(lambda images: torch.full((len(images), 3), torch.nan), range(1, 2), device=CPU)
-    with pytest.raises(CorruptError, match=r"000\.npy is not complete"):
+    with pytest.raises(CorruptError, match=r"000\.npz is not complete"):
         store.load(1, CPU)
 
 
@@ -191,23 +190,38 @@ def test_what_cannot_be_stored_or_used_is_refused(tmp_path: Path) -> None:
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes()[:-3]),
-        lambda path: path.write_bytes(b"\0" + path.read_bytes()[1:]),
-        lambda path: np.save(path, np.zeros((1, 34, 3), np.float32)),
-        lambda path: np.save(path, np.zeros((1, 35, 3), np.float16)),
-        lambda path: np.save(path, np.zeros((34, 3), np.float16)),
-        lambda path: np.save(path, np.array([{}], object), allow_pickle=True),
+        lambda path: np.savez(path, answers=np.zeros((1, 34, 3), np.float32)),
+        lambda path: np.savez(path, answers=np.zeros((1, 35, 3), np.float16)),
+        lambda path: np.savez(path, answers=np.zeros((34, 3), np.float16)),
+        lambda path: np.savez(path, others=np.zeros((1, 34, 3), np.float16)),
+        lambda path: np.savez(path, answers=np.array([{}], object)),
     ],
 )
-def test_damaged_answers_are_not_used(damage: Any, tmp_path: Path) -> None:  # noqa: ANN401
+def test_damaged_answers_are_asked_again(damage: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    store = AnswerStore(tmp_path, job_with(), ABOUT, both_sides=False)
+    store.fill(teacher(), range(2), device=CPU)
+    whole, digest = files(store), store.load(2, CPU).digest
+    damage(store.path / "001.npz")
+    assert store.done(2) == 34
+    with pytest.raises(CorruptError, match=r"001\.npz is not complete$"):
+        store.load(2, CPU)
+    asked = Counting()
+    store.fill(asked, range(2), device=CPU)
+    assert (asked.asked, files(store), store.load(2, CPU).digest) == (34, whole, digest)
+
+
+def test_no_changed_byte_changes_an_answer(tmp_path: Path) -> None:
     store = AnswerStore(tmp_path, job_with(), ABOUT, both_sides=False)
     store.fill(teacher(), range(1), device=CPU)
-    path = store.path / "000.npy"
-    damage(path)
-    with pytest.raises(CorruptError, match=rf"^{re.escape(str(path))} is damaged: delete it, and its crop is asked"):
-        store.load(1, CPU)
-    path.unlink()
-    store.fill(teacher(), range(1), device=CPU)
-    assert store.load(1, CPU).logits.shape == (1, 1, 34, 3)
+    path, answers = store.path / "000.npz", store.load(1, CPU).logits
+    content, noticed = path.read_bytes(), 0
+    for place, byte in enumerate(content):
+        path.write_bytes(content[:place] + bytes([byte ^ 0xFF]) + content[place + 1 :])
+        if store.done(1) == 34:
+            assert torch.equal(store.load(1, CPU).logits, answers)
+        else:
+            noticed += 1
+    assert noticed > answers.nbytes
 
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:

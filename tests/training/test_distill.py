@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.training.conftest import fastnet_recipe, toy_job
 from training.augment import Answers
-from training.distill import Teaching
+from training.distill import Teaching, check_teacher
 from training.recipe import Distill
+from zoo.card import Card
 from zoo.errors import UsageError
 
 IMAGES = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -183,3 +186,19 @@ def test_stored_answers_are_for_a_recipe_that_distils_from_a_given_teacher() -> 
     answers = Answers(torch.zeros(1, 6, 2, dtype=torch.int64), torch.zeros(1, 1, 6, 4))
     with pytest.raises(UsageError, match="is its own teacher"):
         Teaching(Distill(teacher="self"), answers)
+
+
+def test_who_may_teach_and_who_not() -> None:
+    job = toy_job(fastnet_recipe())
+    known = {"images": 34, "fingerprint": "1" * 64, "held_out": job.val.fingerprint}
+    card = Card("big", "fastnet", "colours", job.part.classes, *job.stats, job.input_size, trained_on=known)
+    check_teacher(card, job, "--teacher 'big'")
+    for changes, said in (
+        ({"classes": ("a", "b"), "dataset": "mine"}, "classifies mine, not the classes of colours"),
+        ({"input_size": (32, 24)}, "takes images of 32 x 24 pixels, not of 26 x 26"),
+        ({"trained_on": None}, "did not hold out this validation split, or does not say so"),
+        ({"trained_on": {**known, "held_out": "3" * 64}}, "did not hold out this validation split"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            check_teacher(replace(card, **changes), job, "--teacher 'big'")
+        assert str(caught.value).startswith(f"--teacher 'big' {said}")

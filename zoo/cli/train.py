@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.complete import recipe_names
-from zoo.cli.training_run import TrainingOptions, load_job, pick, train_and_file, training_options
+from zoo.cli.training_run import TrainingOptions, dry_run, train_and_file, training_options
 from zoo.cli.types import TEXT
 from zoo.errors import UsageError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from training.distill import Teacher
     from training.job import Job
-    from training.recipe import Recipe
+    from zoo.entry import Entry
 
 __all__ = ["command"]
 
@@ -44,30 +44,29 @@ def command(*, recipe: str, teacher: str | None, options: TrainingOptions) -> No
     wanted = chosen.distill is not None and chosen.distill.teacher == "given"
     if teacher and not wanted:
         raise UsageError(f'--teacher {teacher!r}: recipe {chosen.name!r} has no [distill] table with teacher = "given"')
-    if options.dry_run:
-        _estimate(chosen, options)
-        return
-    if options.seed is None:
-        raise UsageError("--seed is missing: a number, which decides weights, order and augmentation")
-    if wanted and not teacher:
+    if wanted and not teacher and not options.dry_run:
         raise UsageError(f"recipe {chosen.name!r} distils: give --teacher NAME")
-    train_and_file(chosen, options, (lambda job, device, _world: _teacher(teacher, job, device)) if teacher else None)
+    if options.seed is None and not options.dry_run:
+        raise UsageError("--seed is missing: a number, which decides weights, order and augmentation")
+    if not teacher:
+        (dry_run if options.dry_run else train_and_file)(chosen, options)
+        return
+
+    from training.distill import check_teacher
+    from zoo import store
+
+    entry = store.find(teacher)
+
+    def check(job: "Job") -> None:
+        check_teacher(entry.card, job, f"--teacher {teacher!r}")
+
+    if options.dry_run:
+        dry_run(chosen, options, check)
+    else:
+        train_and_file(chosen, options, lambda job, device, _world: _teacher(entry, job, device), check)
 
 
-def _estimate(recipe: "Recipe", options: TrainingOptions) -> None:
-    """Print what a run would take."""
-    if options.as_json:
-        raise UsageError("--json says what was filed, and --dry-run files nothing: give one of them")
-    from training.estimate import stand_in
-    from training.prepare import check_recipe
-    from zoo.cli.dry_run import show_estimate
-
-    device = pick(options.device, options.threads)
-    check_recipe(recipe)
-    show_estimate(load_job(recipe, options)[0] if options.data else stand_in(recipe, options.where), device)
-
-
-def _teacher(name: str, job: "Job", device: "torch.device") -> "tuple[Teacher, str]":
+def _teacher(entry: "Entry", job: "Job", device: "torch.device") -> "tuple[Teacher, str]":
     """Return an entry as a teacher, and which one it is.
 
     It takes the student's images, and is given them in its own mean and std.
@@ -75,20 +74,8 @@ def _teacher(name: str, job: "Job", device: "torch.device") -> "tuple[Teacher, s
     import torch
     from torch import Tensor
 
-    from zoo import store
     from zoo.files import SUMS, sha256_file
 
-    entry = store.find(name)
-    if entry.card.classes != job.part.classes:
-        raise UsageError(f"--teacher {name!r} classifies {entry.card.dataset}, not the classes of {job.dataset}")
-    if tuple(entry.card.input_size) != job.input_size:
-        its, mine = ("{} x {}".format(*size) for size in (entry.card.input_size, job.input_size))
-        raise UsageError(f"--teacher {name!r} takes images of {its} pixels, not of {mine}")
-    if (entry.card.trained_on or {}).get("held_out") != job.val.fingerprint:
-        raise UsageError(
-            f"--teacher {name!r} did not hold out this validation split, or does not say so: what it knows of the split"
-            " would leak into the student"
-        )
     net = entry.load().to(device)
     (mean, std), (its_mean, its_std) = (
         [torch.tensor(values, device=device).view(3, 1, 1) for values in stats]
@@ -99,4 +86,4 @@ def _teacher(name: str, job: "Job", device: "torch.device") -> "tuple[Teacher, s
         logits: Tensor = net(((images * std + mean) - its_mean) / its_std)
         return logits
 
-    return teach, f"{name}@{sha256_file(entry.folder / SUMS)[:16]}"
+    return teach, f"{entry.name}@{sha256_file(entry.folder / SUMS)[:16]}"

@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from zoo.data import Split
     from zoo.entry import Entry
 
-__all__ = ["FindTeacher", "TrainingOptions", "load_job", "pick", "train_and_file", "training_options"]
+__all__ = ["FindTeacher", "TrainingOptions", "dry_run", "train_and_file", "training_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+CheckTeacher = Callable[["Job"], None]
+"""Raises `UsageError` if the teacher cannot teach on a job's images, or must not."""
 
 FindTeacher = Callable[["Job", "torch.device", "World"], "tuple[Teacher | Answers, str | Mapping[str, Any]]"]
 """From a job, the device and the processes to the teacher or its answers, and what the records say of it."""
@@ -117,45 +120,33 @@ class TrainingOptions:
 
 
 def train_and_file(
-    recipe: "Recipe", options: TrainingOptions, find_teacher: FindTeacher | None = None, *, label: str | None = None
+    recipe: "Recipe",
+    options: TrainingOptions,
+    find_teacher: FindTeacher | None = None,
+    check_teacher: CheckTeacher = lambda _job: None,
+    *,
+    label: str | None = None,
 ) -> None:
     """Train a recipe with a seed on data, file what it made, and say so on stdout.
 
     Args:
         recipe: with its overrides.
         options: what the command was told; `seed` is not None.
-        find_teacher: for a recipe that distils; called when the data is there.
+        find_teacher: for a recipe that distils; called when all else is known to go together.
+        check_teacher: called before it.
         label: what the entry's name begins with [default: the recipe's].
 
     Raises:
         UsageError: something does not go together; before anything slow, if it can be known.
         InterruptedRun: stopped on request; the message says how to go on.
     """
-    from zoo import store
-
-    dataset = options.where
-    entry_name = options.name or "-".join(
-        [label or recipe.name, *([] if dataset == "cifar10" else [dataset]), f"seed{options.seed}"]
-    )
-    target = (options.to or store.cache_folder()) / entry_name
-    path = options.run_dir or store.home() / "runs" / entry_name
-    # A run that goes on may have filed its snapshots and samples already: they come first, and are the same again.
-    begun = (path / "state.pt").exists()
-    for suffix in _suffixes(recipe):
-        try:
-            store.check_new(entry_name + suffix, target.parent, replace=options.replace or (begun and suffix != ""))
-        except UsageError as error:
-            raise UsageError(f"{error}: choose another --name or --seed, or --to DIR") from error
-
     from training.distributed import joined, local_device
-    from training.prepare import check_recipe
-    from zoo.files import check_writable
 
-    device = pick(local_device(options.device), options.threads)
-    check_recipe(recipe)
-    check_writable(target.parent)
-    job, test = load_job(recipe, options)
-    job.check()
+    target, path = _places(recipe, options, label)
+    _check_target(recipe, options, target, path)
+    device = _pick(local_device(options.device), options.threads)
+    job, test = _load_job(recipe, options)
+    _check_job(job, path, check_teacher)
     with joined(device) as world:
         try:
             teacher = None
@@ -170,7 +161,74 @@ def train_and_file(
             sys.exit(error.exit_code)  # what stops one process stops all, and the leading one says why
 
 
-def pick(name: str | None, threads: int | None) -> "torch.device":
+def dry_run(
+    recipe: "Recipe",
+    options: TrainingOptions,
+    check_teacher: CheckTeacher = lambda _job: None,
+    *,
+    label: str | None = None,
+) -> "tuple[Job, torch.device]":
+    """Print what a run would take, after all that would be refused of it; return the job, and the device.
+
+    Without data the job is on noise, and what depends on the images is not checked.
+
+    Raises:
+        UsageError: as `train_and_file` does.
+    """
+    if options.as_json:
+        raise UsageError("--json says what was filed, and --dry-run files nothing: give one of them")
+    from training.estimate import stand_in
+    from zoo.cli.dry_run import show_estimate
+
+    target, path = _places(recipe, options, label)
+    _check_target(recipe, options, target, path)
+    device = _pick(options.device, options.threads)
+    if options.data:
+        job = _load_job(recipe, options)[0]
+        _check_job(job, path, check_teacher)
+    else:
+        job = stand_in(recipe, options.where)
+    show_estimate(job, device)
+    return job, device
+
+
+def _places(recipe: "Recipe", options: TrainingOptions, label: str | None) -> tuple[Path, Path]:
+    """Return the folders of the entry and of the run."""
+    from zoo import store
+
+    dataset, seed = options.where, 0 if options.seed is None else options.seed
+    name = options.name or "-".join([label or recipe.name, *([] if dataset == "cifar10" else [dataset]), f"seed{seed}"])
+    return (options.to or store.cache_folder()) / name, options.run_dir or store.home() / "runs" / name
+
+
+def _check_target(recipe: "Recipe", options: TrainingOptions, target: Path, path: Path) -> None:
+    """Raise an error if the run's entries cannot be filed, or there is no such network."""
+    from training.prepare import check_recipe
+    from zoo import store
+    from zoo.files import check_writable
+
+    # A run that goes on may have filed its snapshots and samples already: they come first, and are the same again.
+    begun = (path / "state.pt").exists()
+    for suffix in _suffixes(recipe) if options.name or options.seed is not None else ():
+        try:
+            store.check_new(target.name + suffix, target.parent, replace=options.replace or (begun and suffix != ""))
+        except UsageError as error:
+            raise UsageError(f"{error}: choose another --name or --seed, or --to DIR") from error
+    check_recipe(recipe)
+    check_writable(target.parent)
+
+
+def _check_job(job: "Job", path: Path, check_teacher: CheckTeacher) -> None:
+    """Raise an error if the run cannot be made with this data, or the folder holds another one."""
+    from training.prepare import check_job
+    from training.run import RunFolder
+
+    check_job(job)
+    check_teacher(job)
+    RunFolder.check(path, job, but=("teacher",))
+
+
+def _pick(name: str | None, threads: int | None) -> "torch.device":
     """Return the device called `name`, ready for training: the threads set, freed memory kept."""
     import torch
 
@@ -183,7 +241,7 @@ def pick(name: str | None, threads: int | None) -> "torch.device":
     return pick_device(name)
 
 
-def load_job(recipe: "Recipe", options: TrainingOptions) -> "tuple[Job, Split]":
+def _load_job(recipe: "Recipe", options: TrainingOptions) -> "tuple[Job, Split]":
     """Return the job on the real data, and the test split."""
     from training.job import Job
     from zoo.data import load_all, mean_std

@@ -26,6 +26,7 @@ from training.augment import Answers
 from training.job import Job
 from training.recipe import Augment, Distill, Recipe
 from training.recipe_file import load_recipe, to_toml
+from training.run import RunFolder
 from tta.freeze import Setting, best_precision
 from zoo import store
 from zoo.data import MEAN_STD, load_training
@@ -126,7 +127,7 @@ def test_answers_are_stored_once_for_all_seeds(
     assert done.code == 0
     assert [row["name"] for row in json.loads(done.out)] == ["pupil-seed1"]
     (folder,) = (zoo_home / "answers").iterdir()
-    assert sorted(path.name for path in folder.glob("*.npy")) == ["000.npy"]  # flip merged: one crop for two epochs
+    assert sorted(path.name for path in folder.glob("*.npz")) == ["000.npz"]  # flip merged: one crop for two epochs
     about = json.loads((folder / "about.json").read_text())
     assert (about["sides"], about["teacher"]["views"], "fitted_on" in about["teacher"]) == (1, "flip", False)
     monkeypatch.setattr(CommitteeTeacher, "forward", lambda *_words: pytest.fail("asked again"))
@@ -216,13 +217,13 @@ def test_killed_while_the_teacher_answers_the_student_is_the_same(
     words = [str(word) for word in ("distill", lockfile, *options)]
     with subprocess.Popen([sys.executable, "-c", _SLOW, *words], cwd=ROOT) as process:
         deadline = time.monotonic() + 60
-        while not any((zoo_home / "answers").glob("*/000.npy")) and process.poll() is None:
+        while not any((zoo_home / "answers").glob("*/000.npz")) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     (folder,) = (zoo_home / "answers").iterdir()
-    assert [path.name for path in folder.glob("*.npy")] == ["000.npy"]
+    assert [path.name for path in folder.glob("*.npz")] == ["000.npz"]
     assert not (zoo_home / "runs").exists()
     monkeypatch.setattr(answer_store, "_BATCH", 8)
     assert cli(*words).code == 0
@@ -246,7 +247,7 @@ def test_processes_share_the_crops_and_train_one_student(
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("% on the validation split with flip") == 1
     (folder,) = (zoo_home / "answers").iterdir()
-    assert len(list(folder.glob("*.npy"))) == 3
+    assert len(list(folder.glob("*.npz"))) == 3
     assert cli(*words, "--to", tmp_path / "shelf", "--run-dir", tmp_path / "alone", "-q").code == 0
     together, alone = (
         store.find("plain-seed3"),
@@ -268,7 +269,7 @@ def test_what_a_dry_run_says(
     assert re.search(r"^teacher +2 members, views flip, (bf16|fp32): [\d,.e+]+ images/s$", done.out, re.MULTILINE)
     assert re.search(r"^teacher's time +\d.*, once for all seeds: 1 crops an image$", done.out, re.MULTILINE)
     assert "in every run: no answers are stored" in cli(*words, "--crops", 0).out
-    assert not zoo_home.exists() or not any((zoo_home / part).exists() for part in ("answers", "runs", "entries"))
+    assert not any(path.is_file() for path in zoo_home.rglob("*"))
 
 
 def test_what_is_refused_before_anything_slow(
@@ -285,6 +286,7 @@ def test_what_is_refused_before_anything_slow(
         (("--student", itself, "--seed", 1), f"--student '{itself}': its [distill] table is not for a committee"),
         (("--student", pupil, "--crops", 26, "--seed", 1), "--crops 26: recipe 'pupil' has 25 crops of an image"),
         (("--student", cut, "--crops", 2, "--seed", 1), "--crops 2: answers are stored for crops and flips only"),
+        (("--student", pupil, "--data", "", "--seed", 1), "Invalid value for '--data': nothing is in it"),
         (("--student", pupil, "--dry-run", "--json"), "--json says what was filed, and --dry-run files nothing"),
     ):
         done = cli("distill", lockfile, *words)
@@ -295,14 +297,34 @@ def test_what_is_refused_before_anything_slow(
     assert done.error.startswith("give --members A,B=1.2 or --ensemble FILE")
 
 
-def test_a_teacher_that_may_have_seen_the_validation_split_is_refused(
-    cli: Command, teachers: "Zoo", pupil: Path, zoo_home: Path
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_what_is_refused_before_the_teacher_is_asked(
+    cli: Command,
+    teachers: "Zoo",
+    lockfile: Path,
+    pupil: Path,
+    zoo_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dry: tuple[str, ...],
 ) -> None:
-    words = ("--student", pupil, "--seed", 1, "--data", teachers.data)
-    done = cli("distill", "--members", "tiny-a,tiny-c", *words)
-    assert (done.code, done.out) == (2, "")
-    assert done.error.startswith("member 'tiny-c' did not hold out this validation split, or does not say so")
+    monkeypatch.setattr(distill, "_teacher", lambda *_words: pytest.fail("the teacher was asked"))
+    other = tmp_path / "other"
+    job = Job(taught(), 7, "cifar10", *load_training("cifar10", teachers.data), *MEAN_STD["cifar10"])
+    RunFolder(other, job).save({}, [])
+    (tmp_path / "shelf" / "pupil-seed1").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    words = ("--student", pupil, "--seed", 1, "--data", teachers.data, *dry)
+    for given, said in (
+        ((lockfile, "--run-dir", other), f"{other} holds a run with another recipe, seed, data or teacher"),
+        ((lockfile, "--to", tmp_path / "shelf"), "'pupil-seed1' exists already in"),
+        ((lockfile, "--to", tmp_path / "file"), f"cannot write {tmp_path / 'file'}"),
+        ((lockfile, "--name", "A b"), "not a valid entry name: 'A b'"),
+        ((lockfile, "--set", "batch_size=91"), "recipe 'pupil': 90 training images do not fill a batch of 91"),
+        (("--members", "tiny-a,tiny-b", "--merge", "vote"), "a committee that votes has no soft answers to teach"),
+        (("--members", "tiny-a,tiny-c"), "member 'tiny-c' did not hold out this validation split, or does not say so"),
+    ):
+        done = cli("distill", *given, *words)
+        assert (done.code, done.out) == (1 if said.startswith("cannot") else 2, "")
+        assert done.error.startswith(said)
     assert not (zoo_home / "answers").exists()
-    done = cli("distill", "--members", "tiny-a,tiny-b", "--merge", "vote", *words)
-    assert done.code == 2
-    assert done.error.startswith("a committee that votes has no soft answers to teach")

@@ -68,15 +68,20 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder if need be, and write and delete a file in it: long work should not end in a refusal.
+    """Make sure that a folder is there or can be made, and takes files: long work should not end in a refusal.
+
+    Nothing is left behind.
 
     Raises:
         StorageError: it cannot be made or written to.
     """
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=".check.", dir=folder):
-            pass
+    with (
+        storage_errors(folder),
+        tempfile.TemporaryDirectory(
+            prefix=".check.", dir=next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        ),
+    ):
+        pass
 
 
 @contextmanager

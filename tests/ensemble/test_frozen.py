@@ -12,7 +12,8 @@ from ensemble.cascade.stages import Stage
 from ensemble.frozen import freeze
 from ensemble.merge import MERGES, Merge
 from ensemble.module import Ensemble
-from tta.freeze import Setting
+from tta.freeze import FrozenNet, Setting
+from zoo.errors import UsageError
 
 if TYPE_CHECKING:
     from tests.ensemble.conftest import Zoo
@@ -50,6 +51,25 @@ def test_it_can_be_taken_apart_into_stages(zoo: "Zoo") -> None:
         whole = frozen.log_probs(frozen.planes(images))
         part = frozen.log_probs(frozen.planes(images), members=[2, 0], views=[3, 1, 0])
     assert_close(part, whole[[2, 0]][:, [3, 1, 0]], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_frozen_is_not_frozen_again(zoo: "Zoo") -> None:
+    frozen = freeze(Ensemble(zoo.committee("tiny-a,tiny-b")), Setting(CPU))
+    with pytest.raises(UsageError, match="frozen already"):
+        freeze(frozen, Setting(CPU, "bf16"))
+    with pytest.raises(UsageError, match="a frozen network stays on cpu in fp32"):
+        frozen.half()
+
+
+def test_only_a_cascade_is_compiled_for_batches_of_any_size(zoo: "Zoo") -> None:
+    committee = zoo.committee("tiny-a,tiny-b")
+    committee = replace(
+        committee, cascade=(Stage(("tiny-a",), "none", 1.0, 0.9), Stage(("tiny-a", "tiny-b"), "none", 1.0, 0.0))
+    )
+    whole = Ensemble(committee)
+    for model, dynamic in ((whole, False), (Cascade(whole, committee), True)):
+        nets = [net for net in freeze(model, Setting(CPU)).nets if isinstance(net, FrozenNet)]
+        assert [net.setting.dynamic for net in nets] == [dynamic] * 2
 
 
 def test_a_cascade_freezes_as_its_committee_does(zoo: "Zoo") -> None:

@@ -36,6 +36,17 @@ def test_what_is_kept_comes_back_in_half_precision(zoo: "Zoo") -> None:
     np.testing.assert_array_equal(found["shift-1-1"], ROWS.astype(np.float16))
 
 
+def test_what_is_said_to_be_kept_is_what_comes_back(zoo: "Zoo") -> None:
+    entry = zoo.entry("tiny-a")
+    keep_views(entry, "test", zoo.split, {"one": ROWS})
+    said = keep_views(entry, "test", zoo.split, {"two": ROWS + 1})
+    found = cached_views(entry, "test", zoo.split.fingerprint)
+    assert sorted(said) == sorted(found) == ["one", "two"]
+    for view, logits in found.items():
+        assert said[view].dtype == logits.dtype
+        np.testing.assert_array_equal(said[view], logits)
+
+
 def test_views_add_up(zoo: "Zoo") -> None:
     entry = zoo.entry("tiny-a")
     keep_views(entry, "test", zoo.split, {"one": ROWS, "two": ROWS})

@@ -261,7 +261,10 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "shelf")
-    assert list((tmp_path / "new" / "shelf").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").mkdir()
+    check_writable(tmp_path / "old")
+    assert list((tmp_path / "old").iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
         check_writable(tmp_path / "file" / "shelf")

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,19 +78,13 @@ def test_more_stages_are_cheaper_or_not_taken(make: Make) -> None:
 def test_a_cheap_member_goes_first_and_a_bad_one_does_not(make: Make) -> None:
     made = make(3, 500)
     plain = made.evidence
-    cheap = Evidence(
-        plain.parts, plain.weights, np.array([5.0, 5.0, 0.2]), logits=False, views="flip", target=plain.target,
-        labels=plain.labels,
-    )  # fmt: skip
+    cheap = replace(plain, costs=np.array([5.0, 5.0, 0.2]), _known={})
     assert orders(cheap, expected=0.01, observed=0.01)[0][0] == 2
     noise = dict(plain.parts)
     for views, part in noise.items():
         noise[views] = part.copy()
         noise[views][2] = np.roll(part[2], 1, axis=0)  # what it says is of other images
-    bad = Evidence(
-        noise, plain.weights, np.array([5.0, 5.0, 0.2]), logits=False, views="flip", target=plain.target,
-        labels=plain.labels,
-    )  # fmt: skip
+    bad = replace(cheap, parts=noise, _known={})
     assert orders(bad, expected=0.01, observed=0.01)[0][0] != 2
 
 
@@ -97,7 +92,7 @@ def test_stages_of_many_members_are_few() -> None:
     def lengths(members: int) -> list[int]:
         evidence = Evidence(
             {"none": np.zeros((members, 1, 2))}, np.ones(members), np.ones(members), logits=False, views="none",
-            target=np.ones((1, 2)), labels=np.zeros(1, np.int64),
+            temperature=1.0, labels=np.zeros(1, np.int64),
         )  # fmt: skip
         return [len(shape[0]) for shape in stages_of(evidence, range(members))]
 

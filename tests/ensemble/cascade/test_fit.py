@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from scipy.optimize import minimize_scalar
 
+from ensemble.cascade import fit
 from ensemble.cascade.chains import best_chain
-from ensemble.cascade.fit import divide, fit_cascade, held_out, stages
+from ensemble.cascade.fit import HeldOut, divide, fit_cascade, held_out, stages
 from ensemble.cascade.stages import check_stages
 from ensemble.cascade.stored import stored_exits
 from ensemble.evaluate import Ballots
@@ -69,27 +72,69 @@ def test_costs_and_drops_are_those_of_the_stored_answers(make: Make) -> None:
     assert found.chain.choice.expected == pytest.approx(wanted.mean())
 
 
-def test_cross_validation_is_a_loop_over_the_folds(make: Make) -> None:
-    evidence = make(3, 400).evidence
-    found = held_out(divide(evidence), 0.002, 0.01, 3)
-    expected = same = cost = 0.0
+def best_temperature(made: MadeUp, images: npt.NDArray[np.intp]) -> float:
+    """The whole committee's temperature of least log-loss on some images, by scipy."""
+    votes, labels = made.ballots.votes, made.ballots.labels[images]
+
+    def loss(temperature: float) -> float:
+        said = merge(votes, made.committee.merge, temperature)[0][images]
+        return float(-np.log(said[np.arange(len(images)), labels]).mean())
+
+    found = minimize_scalar(loss, bounds=(0.1, 5), method="bounded", options={"xatol": 1e-6})
+    return float(found.x)
+
+
+@pytest.mark.parametrize("bound", [0.002, 0.0])
+def test_cross_validation_is_a_loop_over_the_folds(make: Make, bound: float) -> None:
+    made = make(3, 400)
+    evidence = made.evidence
+    found = held_out(divide(evidence), bound, 0.01, 3)
+    each = np.zeros((4, 400))
+    temperatures = set()
     for fold in range(5):
         outside = np.flatnonzero(np.arange(400) % 5 == fold)
-        inside = evidence.rows(np.setdiff1d(np.arange(400), outside))
-        chain = best_chain(inside, expected=0.002, observed=0.01, most=3)
+        others = np.setdiff1d(np.arange(400), outside)
+        inside = evidence.rows(others).recalibrated()
+        # What is expected is what the fitting images say of the committee, and nothing that the others do.
+        assert inside.temperature == pytest.approx(best_temperature(made, others), rel=2e-3)
+        temperatures.add(inside.temperature)
+        chain = best_chain(inside, expected=bound, observed=0.01, most=3)
         assert chain is not None
         for i in outside:
-            one = evidence.rows(np.array([i]))
+            one = evidence.rows(np.array([i])).recalibrated(inside.temperature)
             for shape, cut in zip(chain.shapes, (*chain.choice.thresholds, 0.0), strict=True):
                 said = one.signal(shape, inside.fitted(shape)[0])
                 if said.confidence[0] >= cut:
-                    expected += said.expected[0]
-                    same += not said.differs[0]
-                    cost += evidence.cost(shape)
+                    each[:, i] = said.expected[0], said.lost[0], not said.differs[0], evidence.cost(shape)
                     break
-    assert found.expected == pytest.approx(expected / 400)
-    assert found.agreement == pytest.approx(same / 400)
-    assert found.cost == pytest.approx(cost / 400 / evidence.cost(evidence.whole))
+    assert len(temperatures) == 5
+    errors = np.sqrt(((each - each.mean(1, keepdims=True)) ** 2).sum(1) / 399 / 400)
+    assert (found.expected, found.expected_error) == pytest.approx((each[0].mean(), errors[0]))
+    assert (found.observed, found.observed_error) == pytest.approx((each[1].mean(), errors[1]))
+    assert found.expected_error > 0
+    assert found.agreement == pytest.approx(each[2].mean())
+    assert found.cost == pytest.approx(each[3].mean() / evidence.cost(evidence.whole))
+
+
+@pytest.mark.parametrize(
+    ("holds", "chosen"),
+    [({0}, 0), ({2, 3, 7}, 2), ({4, 8, 9}, 4), ({6}, 6), ({9}, 9), (set(), 9)],
+)
+def test_the_loosest_bound_that_holds_is_taken_whatever_tighter_ones_do(
+    make: Make, monkeypatch: pytest.MonkeyPatch, holds: set[int], chosen: int
+) -> None:
+    allowed, tried = 0.01, [share * 0.01 for share in fit._SHARES]
+
+    def measured(halves: object, bound: float, allowed: float, most: int) -> HeldOut:
+        del halves, most
+        drop = allowed if tried.index(bound) in holds else 1.5 * allowed
+        return HeldOut(drop, bound, 0.0, 0.0, 1.0, 0.5)
+
+    monkeypatch.setattr(fit, "held_out", measured)
+    found = fit_cascade(make(2, 60).evidence, allowed, 2)
+    assert found is not None
+    assert found.held_out is not None
+    assert found.bound == found.held_out.expected_error == tried[chosen]  # what was measured is of this bound
 
 
 def test_more_may_be_lost_for_less(make: Make) -> None:

@@ -130,6 +130,17 @@ def test_other_threads_are_measured_again(cache: LatencyCache) -> None:
     assert LatencyCache(CPU).find(WORK) is not None
 
 
+def test_another_allocator_is_measured_again(cache: LatencyCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.keep(WORK, LATENCY)
+    now = LatencyCache(CPU).setup["allocator"]
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "7")
+    other = LatencyCache(CPU)
+    assert other.setup["allocator"] == ", ".join([*([now] if now else []), "MALLOC_ARENA_MAX=7"])
+    assert other.find(WORK) is None
+    assert Bench().known(other).fresh
+    assert cache.find(WORK) is not None
+
+
 def test_a_folder_can_be_given(tmp_path: Path, zoo_home: Path) -> None:
     cache = LatencyCache(CPU, tmp_path / "here")
     Bench().known(cache)
@@ -186,6 +197,7 @@ def test_bytes_that_are_no_text_are_damage(cache: LatencyCache, caplog: pytest.L
         {"measured": None},
         {"workload": {}},
         {"threads": -1},
+        {"allocator": None},
     ],
 )
 def test_a_damaged_row_costs_no_other(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ensemble.latency import hardware as module
-from ensemble.latency.hardware import Hardware, hardware, parse_cpuinfo, versions
+from ensemble.latency.hardware import Hardware, hardware, parse_cpuinfo, rounding, versions
 
 HERE = Hardware("Some CPU (6/85/7; avx2)", 8, 16.0, "Linux x86_64", memory=31.2)
 GPU = replace(HERE, accelerator="Some GPU, 80 GiB", driver="550.54.15")
@@ -189,3 +189,15 @@ def test_pytorch_is_not_imported() -> None:
         "hardware().key; versions(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_other_hardware_or_versions_may_round_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = rounding(HERE)
+    assert rounding(replace(HERE, memory=1.0)) == here
+    assert re.fullmatch("[0-9a-f]{12}", here)
+    others = {rounding(GPU), rounding(replace(HERE, cpu="Some CPU (6/85/7; avx2, avx512f)"))}
+    for name in versions():
+        with monkeypatch.context() as changed:
+            changed.setattr(module, "versions", lambda name=name: {**versions(), name: "99.9"})
+            others.add(rounding(HERE))
+    assert len(others - {here}) == 2 + len(versions())

@@ -18,8 +18,8 @@ from ensemble.report.record import (
     MemberRow,
     Point,
     Record,
-    Stage,
     Timing,
+    UsedStage,
 )
 from tests.conftest import CLASSES, random_split
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HOSTILE = "<script>alert(1)</script>&\"'$x_2$"
 
-STAGES = (Stage(("a",), "none", 0.9, 0.7), Stage(("a", "b"), "flip", 0.0, 0.3))
+STAGES = (UsedStage(("a",), "none", 1.2, 0.9, 0.7), UsedStage(("a", "b"), "flip", 1.0, 0.0, 0.3))
 
 
 def answers(labels: "np.ndarray[tuple[int], np.dtype[np.int64]]", classes: int, strength: float, seed: int) -> Answers:
@@ -75,6 +75,7 @@ def make_record(
                 source="stored",
                 val_accuracy=0.5 + 0.01 * i,
                 val_nll=1.0,
+                val_precision="fp32",
                 multiply_adds=0.1 * (i + 1),
                 latency=timing(median) if timed else None,
                 throughput=timing(40 * median, 64) if timed else None,

@@ -1,24 +1,33 @@
 """What runs for a report: every precision and runtime of a tiny zoo."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ensemble.cascade.stages import Stage
-from ensemble.evaluate import stored_ballots
+from ensemble.evaluate import SplitSource, stored_ballots
+from ensemble.latency import hardware, measure
+from ensemble.latency.times import Latency, summarise
 from ensemble.lockfile import Committee
 from ensemble.members import parse_members
 from ensemble.report.bench import Bench
 from ensemble.report.gather import Plan, gather
 from ensemble.report.graphs import find_graphs
 from tests.ensemble.report.test_graphs import write_graph
+from zoo.data import Split
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
     from tests.ensemble.conftest import Zoo
+
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -29,7 +38,7 @@ def told() -> list[str]:
 @pytest.fixture
 def bench(knowing: "Zoo", told: list[str]) -> Bench:
     sets = ("none", "flip")
-    return Bench(torch.device("cpu"), knowing.split_source(), (1, 4), sets=sets, seconds=0.01, tell=told.append)
+    return Bench(CPU, knowing.split_source(), (1, 4), sets=sets, seconds=0.01, tell=told.append)
 
 
 def test_networks_answer_in_another_precision_once(knowing: "Zoo", bench: Bench, told: list[str]) -> None:
@@ -90,10 +99,91 @@ def test_another_precision_is_scored_by_its_own_answers(knowing: "Zoo", bench: B
     assert point.scores.accuracy == np.mean(ballots.votes[0].logits[0].argmax(1) == ballots.labels)
 
 
+def test_answers_are_the_same_whether_kept_or_not(
+    knowing: "Zoo", bench: Bench, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committee = knowing.committee("tiny-a", "none")
+    (first,) = bench.ballots(committee, "bf16").votes
+    (again,) = bench.ballots(committee, "bf16").votes
+    assert len(told) == 1
+    assert first.logits.dtype == again.logits.dtype
+    np.testing.assert_array_equal(first.logits, again.logits)
+    elsewhere = replace(bench.cache.hardware, cpu="Other CPU")
+    monkeypatch.setattr(bench.cache, "hardware", elsewhere)
+    bench.ballots(committee, "bf16")
+    assert len(told) == 2, "other hardware rounds otherwise"
+    monkeypatch.setattr(hardware, "versions", lambda: {"menagerie": "99.9"})
+    bench.ballots(committee, "bf16")
+    assert len(told) == 3, "and so do other versions"
+
+
+def test_a_compiler_that_fails_has_no_times(
+    knowing: "Zoo", bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: Tensor) -> NoReturn:
+        raise RuntimeError("no C++ compiler")
+
+    committee = knowing.committee("tiny-a", "none")
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fails)
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"torch\.compile fails here, as said above: leave --compile out"):
+            bench.times(committee, "fp32", "compiled")
+    assert not bench.cache.path.exists()
+    assert "no C++ compiler" in caplog.messages[0]
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
+    compiled, _ = bench.times(committee, "fp32", "compiled")
+    assert compiled.runs >= 3
+
+
+def test_committees_and_graphs_are_timed_from_and_to_the_memory(
+    knowing: "Zoo", bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_graph(tmp_path / "g.onnx")
+    (graph,) = find_graphs(tmp_path, "cpu")
+    seen: list[tuple[object, ...]] = []
+
+    def look(run: Callable[[Tensor], Any], images: list[Tensor], **_: object) -> Latency:
+        probs = torch.as_tensor(run(images[0]))
+        seen.append((images[0].dtype, tuple(images[0].shape[1:]), images[0].device.type, probs.device.type))
+        assert probs.shape == (len(images[0]), 10)
+        return summarise([1.0] * 3, len(images[0]))
+
+    monkeypatch.setattr(measure, "measure", look)
+    stages = (Stage(("tiny-a",), "none", 1.0, 0.2), Stage(("tiny-a", "tiny-b"), "none", 1.0, 0.0))
+    whole = knowing.committee("tiny-a,tiny-b", "none")
+    for committee in (whole, replace(whole, cascade=stages)):
+        bench.times(committee, "fp32", "frozen")
+    bench.graph_times(graph)
+    assert seen == [(torch.uint8, (32, 32, 3), "cpu", "cpu")] * 6
+
+
+def test_a_cascade_is_timed_anew_on_other_images(
+    knowing: "Zoo", bench: Bench, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "measure", lambda _run, images, **_: summarise([1.0] * 3, len(images[0])))
+    stages = (Stage(("tiny-a",), "none", 1.0, 0.2), Stage(("tiny-a", "tiny-b"), "none", 1.0, 0.0))
+    whole = knowing.committee("tiny-a,tiny-b", "none")
+    split = bench.source.split
+
+    def timed(images: Split, committee: Committee) -> int:
+        source = SplitSource("cifar10", "test", knowing.data)
+        source.split = images
+        other = Bench(CPU, source, (1, 4), seconds=0.01, tell=told.append)
+        other.times(committee, "fp32", "frozen")
+        found, told[:] = len(told), []
+        return found
+
+    backwards = Split(split.images[::-1], split.labels[::-1], split.classes)
+    turned = Split(split.images[:, ::-1], split.labels, split.classes)
+    cascade = replace(whole, cascade=stages)
+    assert [timed(images, cascade) for images in (split, backwards, turned)] == [2, 0, 2]
+    assert [timed(images, whole) for images in (split, backwards, turned)] == [2, 0, 0]
+
+
 def test_what_cannot_run_as_asked_is_refused(knowing: "Zoo", bench: Bench) -> None:
     committee = knowing.committee("tiny-a", "none")
     with pytest.raises(UsageError, match="unknown precision 'int4'"):
         bench.times(committee, "int4", "frozen")
-    large = Bench(torch.device("cpu"), bench.source, (1000, 1000))
+    large = Bench(CPU, bench.source, (1000, 1000))
     with pytest.raises(UsageError, match="a batch of 1000 images: the split has 60 only"):
         large.times(committee, "fp32", "frozen")

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from ensemble.latency import hardware
 from ensemble.report.graphs import KEY, find_graphs
 from tests.conftest import CLASSES, random_split
 from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
@@ -84,6 +85,17 @@ def test_answers_are_kept_by_the_graph_and_the_images(tmp_path: Path, zoo_home: 
     kept.write_bytes(b"damaged")
     np.testing.assert_array_equal(graph.answers(split, "test").probs, first.probs)
     graph.answers(random_split(20, seed=1), "test")
+    assert len([*(zoo_home / "graphs").iterdir()]) == 2
+
+
+def test_another_runtime_may_answer_otherwise(tmp_path: Path, zoo_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_graph(tmp_path / "a.onnx")
+    (graph,) = find_graphs(tmp_path, "cpu")
+    split = random_split(20)
+    graph.answers(split, "test")
+    newer = {**hardware.versions(), "onnxruntime": "99.9"}
+    monkeypatch.setattr(hardware, "versions", lambda: newer)
+    graph.answers(split, "test")
     assert len([*(zoo_home / "graphs").iterdir()]) == 2
 
 

@@ -212,7 +212,7 @@ def test_a_teacher_sees_the_images_in_its_own_mean_and_std(
         return torch.from_numpy(((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)).float()
 
     big = replace(job, part=toy_split(9, size=32))
-    teach, label = _teacher("big", big, torch.device("cpu"))
+    teach, label = _teacher(entry, big, torch.device("cpu"))
     with torch.no_grad():
         expected = entry.load()(normalised(entry.card.mean, entry.card.std))
         torch.testing.assert_close(teach(normalised(*job.stats)), expected, rtol=1e-3, atol=1e-4)

@@ -1,6 +1,7 @@
 """A committee for inference only: the same answers, as fast as the device gives them."""
 
 import copy
+from dataclasses import replace
 from typing import TypeVar
 
 from torch import nn
@@ -17,13 +18,19 @@ _Model = TypeVar("_Model", bound=Ensemble | Cascade)
 def freeze(model: _Model, setting: Setting | None = None) -> _Model:
     """Return a copy of a committee, or of a cascade, whose networks are frozen, on the setting's device.
 
-    Views, merging and temperatures stay in fp32; what runs in `setting.precision` is the networks.
+    Views, merging and temperatures stay in fp32; what runs in `setting.precision` is the networks. Those of a cascade
+    are asked about whatever is left of a batch, so they are compiled for batches of any size (`Setting.dynamic`).
 
     Args:
         model: it is not changed.
         setting: where and how the networks run [default: `Setting.best()`].
+
+    Raises:
+        UsageError: it is frozen already.
     """
     setting = setting or Setting.best()
+    if isinstance(model, Cascade):
+        setting = replace(setting, dynamic=True)
     frozen = nn.ModuleList(FrozenNet(net, setting) for net in model.nets)
     # A deep copy in which the networks are those already copied and frozen.
     copied = copy.deepcopy(model, {id(model.nets): frozen})

@@ -38,8 +38,14 @@ def cached_views(entry: Entry, split: str, fingerprint: str) -> Mapping[str, Log
         return {}
 
 
-def keep_views(entry: Entry, name: str, split: Split, logits: Mapping[str, npt.NDArray[np.floating]]) -> None:
-    """Add logits (rows as `split.order` has them) to the cache of an entry's split `name`."""
+def keep_views(
+    entry: Entry, name: str, split: Split, logits: Mapping[str, npt.NDArray[np.floating]]
+) -> Mapping[str, Logits]:
+    """Add logits (rows as `split.order` has them) to the cache of an entry's split `name`.
+
+    Returns:
+        What `cached_views` will return.
+    """
     path = _path(entry, name, split.fingerprint)
     fresh = {view: values.astype(np.float16) for view, values in logits.items()}
     views = {**cached_views(entry, name, split.fingerprint), **fresh}
@@ -47,3 +53,4 @@ def keep_views(entry: Entry, name: str, split: Split, logits: Mapping[str, npt.N
         path.parent.mkdir(parents=True, exist_ok=True)
     stored = SplitPredictions(views, split.labels[split.order], split.fingerprint)
     atomic_write(path, Predictions({name: stored}).encode())
+    return views

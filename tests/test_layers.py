@@ -20,7 +20,11 @@ BELOW = {
 """Top-level package -> those it may import from. `training` and `ensemble` do not know each other."""
 
 SHARED = {
-    f"zoo.cli.{name}" for name in ("complete", "device", "dry_run", "group", "interrupt", "progress", "training_run")
+    f"zoo.cli.{name}"
+    for name in (
+        *("complete", "device", "dry_run", "group", "interrupt", "progress", "training_options", "training_run"),
+        "types",
+    )
 }
 """What the command line of another package may take from the zoo's."""
 

@@ -1,7 +1,6 @@
 """Run a network over images under several views."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,18 +9,19 @@ from torch import Tensor, nn
 
 from tta.batches import device_batches
 from tta.views import View
+from zoo.convert import DTYPES, Dtype
 from zoo.data.split import Pixels
 from zoo.images import normalize
 
 __all__ = ["TTA", "Precision", "autocast", "view_logits"]
 
-Precision = Literal["fp32", "bf16", "fp16"]
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+Precision = Dtype
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Return the context in which a network runs in `precision` on `device`; for fp32 it changes nothing."""
-    return torch.autocast(device.type, _DTYPES.get(precision), enabled=precision in _DTYPES)
+    half = precision != "fp32"
+    return torch.autocast(device.type, getattr(torch, DTYPES[precision]) if half else None, enabled=half)
 
 
 @torch.inference_mode()

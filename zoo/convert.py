@@ -18,7 +18,7 @@ __all__ = ["DTYPES", "SHARD_SIZE", "Converted", "Dtype", "convert", "convert_car
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 
-DTYPES: Mapping[Dtype, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DTYPES: Mapping[str, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """Name on the command line -> name in torch."""
 
 SHARD_SIZE = 48_000_000

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from ensemble.latency.hardware import hardware, versions
 from ensemble.latency.times import Latency
 from ensemble.latency.workload import Workload
+from zoo.allocator import allocator_setting
 from zoo.errors import CorruptError, StorageError, UsageError
 from zoo.files import atomic_write, storage_errors
 from zoo.home import home
@@ -40,7 +41,7 @@ class Known:
     """A latency, and when it was measured.
 
     Attributes:
-        latency: of one workload, on the cache's hardware, with its threads and versions.
+        latency: of one workload, on the cache's hardware, with its setup.
         measured: date and time in UTC, ISO 8601.
         fresh: whether it was measured just now, by the call that returned it.
     """
@@ -53,9 +54,9 @@ class Known:
 class LatencyCache:
     """The latencies that one device of one machine showed, in `ZOO_HOME/latency/HARDWARE.json`.
 
-    A file is read only where the hardware is what it was measured on, and a latency only with the versions and the
-    number of threads that it was measured with. What cannot be read is measured again; a damaged file is kept under
-    the name `HARDWARE.json.damaged`.
+    A file is read only where the hardware is what it was measured on, and a latency only with the versions, the number
+    of threads and the memory allocator that it was measured with. What cannot be read is measured again; a damaged file
+    is kept under the name `HARDWARE.json.damaged`.
 
     Args:
         device: where everything is measured.
@@ -64,7 +65,7 @@ class LatencyCache:
     Attributes:
         device: as given.
         hardware: what it is.
-        setup: versions, and the CPU threads that PyTorch has now.
+        setup: versions, and the CPU threads and the memory allocator that PyTorch has now.
         path: of the file.
     """
 
@@ -73,7 +74,11 @@ class LatencyCache:
 
         self.device = device
         self.hardware = hardware(device)
-        self.setup: Mapping[str, Any] = {"threads": get_num_threads(), "versions": versions()}
+        self.setup: Mapping[str, Any] = {
+            "threads": get_num_threads(),
+            "allocator": allocator_setting(),
+            "versions": versions(),
+        }
         self.path = (home() / "latency" if folder is None else folder) / f"{self.hardware.key}.json"
         self._lock = FileLock(self.path.with_suffix(".lock"))
 
@@ -160,7 +165,8 @@ class LatencyCache:
         if row is None:
             return None
         try:
-            if {name: row[name] for name in ("workload", "threads", "versions")} != self._label(workload):
+            label = self._label(workload)
+            if {name: row[name] for name in label} != label:
                 raise ValueError("a row of something else")
             latency, measured = Latency.from_dict(row["latency"]), datetime.fromisoformat(row["measured"])
         except (KeyError, TypeError) as error:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Hardware", "hardware", "parse_cpuinfo", "versions"]
+__all__ = ["Hardware", "hardware", "parse_cpuinfo", "rounding", "versions"]
 
 _FAST = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimddp", "bf16", "i8mm", "sve")
 """Instruction sets that kernels choose between, and that virtual machines hide: a model's name does not tell them."""
@@ -89,6 +89,11 @@ def versions() -> dict[str, str | None]:
         "torch": _torch_version(),
         "onnxruntime": _version("onnxruntime-gpu") or _version("onnxruntime"),
     }
+
+
+def rounding(about: Hardware) -> str:
+    """Return twelve hex digits, the same wherever a network rounds alike: on such hardware, with these versions."""
+    return hashlib.sha256(json.dumps([about.key, versions()], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def parse_cpuinfo(text: str) -> tuple[str, int]:

@@ -25,7 +25,7 @@ class Workload:
         batch: images at a time, before views.
         precision: of the networks.
         runtime: what runs them: `eager`, `frozen`, `compiled`, `onnx`, or whatever else tells two ways apart.
-        images: where they come from, if the time depends on them: `cifar10 test, seed 0`.
+        images: which they are, if the time depends on them: `cifar10 test 0123456789abcdef, 2048 images, seed 0`.
     """
 
     what: Mapping[str, Any]

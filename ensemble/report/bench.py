@@ -1,14 +1,16 @@
 """Running candidates for a report: how long they take, and what they answer in another precision than fp32."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from ensemble.cascade.run import Cascade
 from ensemble.evaluate import Ballots, SplitSource, entry_vote
 from ensemble.frozen import freeze
 from ensemble.latency.cache import Known, LatencyCache, cached
+from ensemble.latency.hardware import rounding
 from ensemble.latency.measure import SECONDS, shuffled_batches
 from ensemble.latency.workload import Workload, of_committee, of_network
 from ensemble.lockfile import Committee
@@ -25,6 +27,8 @@ from zoo.entry import Entry
 from zoo.errors import UsageError
 
 __all__ = ["Bench", "timing"]
+
+_Run = Callable[[Tensor], object]
 
 _SEED = 0
 _PICTURES = 2048  # different images that are timed on, at most
@@ -59,24 +63,28 @@ class Bench:
         self._sets, self._seconds, self._remeasure, self._tell = sets, seconds, remeasure, tell
 
     def pixels(self) -> Pixels:
-        """Return images to be timed on, uint8 `[N, H, W, 3]`; those of the split."""
-        return self.source.split.images[: max(_PICTURES, *self.batches)]
+        """Return images to be timed on, uint8 `[N, H, W, 3]`: the split's, the first in the order of `Split.order`."""
+        split = self.source.split
+        return split.images[split.order[: max(_PICTURES, *self.batches)]]
 
     def times(self, committee: Committee, precision: str, runtime: str) -> tuple[Timing, Timing]:
-        """Return how long a committee takes for the small and the large batch, copying excluded.
+        """Return how long a committee takes for the small and the large batch, from and to the CPU's memory.
 
         Without a cascade, only the shapes of the networks matter, and equal ones are measured once.
+
+        Raises:
+            UsageError: it cannot run compiled, or not in this precision.
         """
         stages = bool(committee.cascade)
         what = of_committee(committee) if stages else _shapes(committee)
-        images = f"{self.source.dataset} {self.source.name}, seed {_SEED}" if stages else "split"
-        loaded: list[Callable[[Any], object]] = []
+        images = self._pictures() if stages else "split"
+        loaded: list[_Run] = []
 
-        def load() -> Callable[[Any], object]:
+        def load() -> _Run:
             if not loaded:
                 setting = self._setting(precision, compile=runtime == "compiled")
-                whole = freeze(Ensemble(committee), setting)
-                loaded.append(Cascade(whole, committee) if stages else whole)
+                whole = Ensemble(committee)
+                loaded.append(_from_memory(freeze(Cascade(whole, committee) if stages else whole, setting), setting))
             return loaded[0]
 
         def known(batch: int) -> Timing:
@@ -91,41 +99,37 @@ class Bench:
         def known(batch: int) -> Timing:
             what = {"graph": graph.sha256, "provider": graph.provider}
             workload = Workload(what, str(graph.lockfile.get("views")), batch, graph.precision, "onnx", "split")
-            return self.time(workload, lambda: graph.run, graph.path.name, torch.device("cpu"))
+            return self.time(workload, lambda: graph.run, graph.path.name)
 
         return known(self.batches[0]), known(self.batches[1])
 
-    def time(
-        self,
-        workload: Workload,
-        load: Callable[[], Callable[[Any], object]],
-        words: str,
-        inputs: torch.device | None = None,
-    ) -> Timing:
+    def time(self, workload: Workload, load: Callable[[], _Run], words: str) -> Timing:
         """Return how long a workload takes.
 
         Args:
             workload: the key under which it is kept.
-            load: returns what runs; called if it has to be measured.
+            load: returns what runs, on images in the CPU's memory; called if it has to be measured.
             words: what is measured, for people.
-            inputs: where the images are before [default: on the device].
         """
 
-        def make() -> tuple[Callable[[Any], object], list[torch.Tensor]]:
+        def make() -> tuple[_Run, list[Tensor]]:
             self._tell(f"timing {words}, batch of {workload.batch}")
             pixels = self.pixels()
             batch = min(workload.batch, len(pixels))
             if batch < workload.batch:
                 raise UsageError(f"a batch of {workload.batch} images: the split has {len(self.source.split)} only")
-            return load(), shuffled_batches(pixels, batch, seed=_SEED, device=inputs or self.device)
+            return load(), shuffled_batches(pixels, batch, seed=_SEED, device=torch.device("cpu"))
 
         return timing(cached(self.cache, workload, make, remeasure=self._remeasure, seconds=self._seconds))
 
     def ballots(self, committee: Committee, precision: str) -> Ballots:
         """Return what the members answer in a precision, frozen, rows in the order of `Split.order`.
 
-        Each network runs over the split once for each precision and kind of device; the answers are kept beside those
-        of other views.
+        Each network runs over the split once for each precision, hardware and version of what runs it; the answers are
+        kept beside those of other views, and in fp16 as those.
+
+        Raises:
+            UsageError: a network cannot run in this precision, or there is none.
         """
         split = self.source.split
         votes = [
@@ -140,17 +144,48 @@ class Bench:
     def _answers(self, member: Member, views: str, precision: str) -> dict[str, Any]:
         if not isinstance(member.origin, Entry):
             raise UsageError(f"{member.name} has predictions only: it cannot run in {precision}")
-        split, name = self.source.split, f"{self.source.name}-{precision}-{self.device.type}"
-        found: dict[str, Any] = dict(cached_views(member.origin, name, split.fingerprint))
+        split, name = self.source.split, f"{self.source.name}-{precision}-{rounding(self.cache.hardware)}"
+        found = cached_views(member.origin, name, split.fingerprint)
         if not _names(views) <= set(found):
             wider = [s for s in self._sets if _names(s) >= _names(views)]
             whole = max(wider, key=lambda s: len(_names(s)), default=views)  # so that no view runs twice
             self._tell(f"running {member.name} in {precision}, views {whole}")
-            card, net = member.origin.card, FrozenNet(member.origin.load(), self._setting(precision))
+            card, setting = member.origin.card, self._setting(precision)
+            net = FrozenNet(member.origin.load(), setting)
             images, stats = split.images[split.order], (card.mean, card.std)
-            found = dict(view_logits(net, images, view_set(whole), stats, device=self.device))
-            keep_views(member.origin, name, split, found)
-        return found
+            fresh = view_logits(net, images, view_set(whole), stats, device=self.device)
+            _check([net], setting)
+            found = keep_views(member.origin, name, split, fresh)
+        return dict(found)
+
+    def _pictures(self) -> str:
+        """Return what tells the images that are timed on from others, in words."""
+        source = self.source
+        count = min(len(source.split), max(_PICTURES, *self.batches))
+        return f"{source.dataset} {source.name} {source.split.fingerprint[:16]}, {count} images, seed {_SEED}"
+
+
+def _from_memory(model: Ensemble | Cascade, setting: Setting) -> _Run:
+    """Return what runs a model on images in the CPU's memory and puts probabilities there, as a graph's session does.
+
+    Errors as in `_check`.
+    """
+
+    def run(images: Tensor) -> Tensor:
+        probs: Tensor = model(images.to(setting.device)).cpu()
+        _check(model.nets, setting)
+        return probs
+
+    return run
+
+
+def _check(nets: Iterable[nn.Module], setting: Setting) -> None:
+    """Raise `UsageError` if a frozen network has not run as it was to: what it did would go by another's name."""
+    for net in nets:
+        if isinstance(net, FrozenNet) and net.precision != setting.precision:
+            raise UsageError(f"{setting.precision} fails here, as said above: give --precision {net.precision}")
+        if isinstance(net, FrozenNet) and net.compiled != setting.compile:
+            raise UsageError("torch.compile fails here, as said above: leave --compile out")
 
 
 def timing(known: Known) -> Timing:

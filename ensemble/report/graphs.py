@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.comparison import Answers
+from ensemble.latency.hardware import hardware, rounding
 from zoo import store
 from zoo.data import Split
 from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
@@ -30,6 +31,7 @@ KEY = "menagerie.ensemble"
 """Where a graph's metadata has its lockfile."""
 
 _BATCH = 500
+_CUDA = "CUDAExecutionProvider"
 _TENSOR_TYPES = {1: "fp32", 10: "fp16", 16: "bf16", 2: "int8", 3: "int8"}  # onnx.TensorProto's numbers
 
 
@@ -71,7 +73,9 @@ class Graph:
         return np.asarray(probs, np.float32)
 
     def answers(self, split: Split, name: str) -> Answers:
-        """Return what it says of a split, rows in the order of `Split.order`; kept by the graph's sha256.
+        """Return what it says of a split, rows in the order of `Split.order`.
+
+        It is kept, for this graph, these images, and this hardware with the versions of what runs on it.
 
         Args:
             split: the images.
@@ -82,7 +86,8 @@ class Graph:
         """
         if tuple(self.lockfile.get("classes") or ()) != split.classes:
             raise DataError(f"{self.path} tells other classes apart than the {name} split has")
-        path = store.home() / "graphs" / f"{self.sha256[:32]}-{self.provider}-{name}-{split.fingerprint[:16]}.npy"
+        where = rounding(hardware("cuda" if self.provider == _CUDA else "cpu"))
+        path = store.home() / "graphs" / f"{self.sha256[:32]}-{where}-{name}-{split.fingerprint[:16]}.npy"
         probs = _kept(path, (len(split), len(split.classes)))
         if probs is None:
             images = split.images[split.order]
@@ -118,7 +123,7 @@ def find_graphs(folder: Path, device: str) -> list[Graph]:
 def _open(path: Path, device: str) -> Graph:
     import onnxruntime  # noqa: PLC0415  # only reports with graphs need it
 
-    provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+    provider = _CUDA if device == "cuda" else "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
         raise UsageError(f"--graphs: the installed ONNX Runtime has no {provider}")
     options = onnxruntime.SessionOptions()

@@ -10,6 +10,7 @@ from zoo import store
 from zoo.cli.complete import entry_names
 from zoo.cli.progress import Progress
 from zoo.cli.types import PATH, TEXT
+from zoo.convert import DTYPES
 from zoo.errors import DataError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _LARGEST = 10**6
 @click.command("convert")
 @click.argument("name", type=TEXT, shell_complete=entry_names)
 @click.option("--to-name", type=TEXT, required=True, metavar="NEW", help="Name of the new entry.")
-@click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="Of the numbers [default: as they are].")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), help="Of the numbers [default: as they are].")
 @click.option(
     "--shard-size",
     type=float,

@@ -13,6 +13,7 @@ from zoo.cli.group import complain
 from zoo.cli.progress import Progress
 from zoo.cli.table import printable
 from zoo.cli.types import PATH, TEXT
+from zoo.convert import DTYPES
 from zoo.errors import DataError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from zoo.predictions import SplitPredictions
 
 __all__ = ["command"]
-
-_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @click.command("import")
@@ -43,7 +42,7 @@ _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 @click.option("--key", "keys", multiple=True, help="Where in the file the tensors are, e.g. ema; several are joined.")
 @click.option("--from-dataparallel", is_flag=True, help="Insist that the names begin with 'module.'.")
 @click.option("--zero-channels", type=click.Choice(["end", "both"]), help="Where shortcuts pad, for resnet*-a.")
-@click.option("--dtype", type=click.Choice(list(_DTYPES)), help="How to file the weights [default: as they are].")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), help="How to file the weights [default: as they are].")
 @click.option("--license", "licence", help="Of the weights, by the Hub's identifier, e.g. mit [default: not known].")
 @click.option("--no-predictions", is_flag=True, help="Do not run the network: nothing then shows that it is right.")
 @click.option("--device", help="Where to run it: cpu, cuda [default: cuda if there is one].")
@@ -244,7 +243,7 @@ def _as_filed(
     net = build(card, weights_of(net, checkpoint, pairs), where)
     if both:
         zeros_to_the_end(net)
-    kind = getattr(torch, _DTYPES[dtype]) if dtype else stored_type(checkpoint)
+    kind = getattr(torch, DTYPES[dtype]) if dtype else stored_type(checkpoint)
     weights = encode(net, kind)
     net = build(card, decode(weights, where), where)
     if not all(value.isfinite().all() for value in net.state_dict().values()):

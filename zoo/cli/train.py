@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.complete import recipe_names
-from zoo.cli.training_run import TrainingOptions, dry_run, train_and_file, training_options
+from zoo.cli.training_options import TrainingOptions, training_options
+from zoo.cli.training_run import dry_run, train_and_file
 from zoo.cli.types import TEXT
 from zoo.errors import UsageError
 

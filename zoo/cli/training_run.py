@@ -1,21 +1,18 @@
-"""What `zoo train` and `ensemble distill` share: the options of a training, the run itself, and filing what it made."""
+"""What `zoo train` and `ensemble distill` share: the run, and filing what it made; or what a run would take."""
 
 import dataclasses
-import functools
 import json
 import math
-import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.interrupt import stop_requests
 from zoo.cli.progress import Progress
-from zoo.cli.types import PATH, TEXT
+from zoo.cli.training_options import TrainingOptions
 from zoo.errors import InterruptedRun, MenagerieError, UsageError
 
 if TYPE_CHECKING:
@@ -32,91 +29,13 @@ if TYPE_CHECKING:
     from zoo.data import Split
     from zoo.entry import Entry
 
-__all__ = ["FindTeacher", "TrainingOptions", "dry_run", "train_and_file", "training_options"]
-
-_F = TypeVar("_F", bound=Callable[..., Any])
+__all__ = ["CheckTeacher", "FindTeacher", "dry_run", "train_and_file"]
 
 CheckTeacher = Callable[["Job"], None]
 """Raises `UsageError` if the teacher cannot teach on a job's images, or must not."""
 
 FindTeacher = Callable[["Job", "torch.device", "World"], "tuple[Teacher | Answers, str | Mapping[str, Any]]"]
 """From a job, the device and the processes to the teacher or its answers, and what the records say of it."""
-
-
-def training_options(command: _F) -> _F:
-    """Add what `TrainingOptions` holds to a command, which gets it as `options`."""
-
-    @functools.wraps(command)
-    def call(**values: Any) -> Any:  # noqa: ANN401  # the command's own
-        shared = {field.name: values.pop(field.name) for field in fields(TrainingOptions) if field.name in values}
-        return command(**values, options=TrainingOptions(**shared))
-
-    whole: Callable[..., Any] = call
-    for option in reversed(
-        (
-            click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of weights, order and augmentation."),
-            click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a recipe's value."),
-            click.option("--data", type=PATH, help="Folder with the data [default: ZOO_DATA]."),
-            click.option(
-                "--dataset",
-                type=TEXT,
-                help="cifar10, cifar100, or a name for an image folder [default: cifar10, or the folder's].",
-            ),
-            click.option(
-                "--size", type=click.IntRange(min=8), help="Resize an image folder's images to this side, in pixels."
-            ),
-            click.option("--name", type=TEXT, help="Name of the entry [default: RECIPE[-DATASET]-seedN]."),
-            click.option("--to", type=PATH, help="Source folder to file it in [default: the cache]."),
-            click.option("--run-dir", type=PATH, help="State and metrics [default: ZOO_HOME/runs/NAME]."),
-            click.option("--device", help="cpu, cuda, cuda:1 [default: cuda if there is one]."),
-            click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all cores]."),
-            click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run's folder too."),
-            click.option(
-                "--dry-run", is_flag=True, help="Say what the run would take, from a few measured steps, and stop."
-            ),
-            click.option("--replace", is_flag=True, help="Replace an entry of the same name."),
-            click.option(
-                "--json", "as_json", is_flag=True, help="JSON on stdout: a list of name, folder and val_accuracy."
-            ),
-            click.option("-q", "--quiet", is_flag=True, help="No progress."),
-        )
-    ):
-        whole = option(whole)
-    return cast("_F", whole)
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """The values of `training_options`; `program` is the command that goes on with an interrupted run."""
-
-    seed: int | None
-    overrides: tuple[str, ...]
-    data: Path | None
-    dataset: str | None
-    size: int | None
-    name: str | None
-    to: Path | None
-    run_dir: Path | None
-    device: str | None
-    threads: int | None
-    tensorboard: bool
-    dry_run: bool
-    replace: bool
-    as_json: bool
-    quiet: bool
-    program: str = "zoo"
-
-    @property
-    def where(self) -> str:
-        """The name of the dataset."""
-        from zoo.data import dataset_name
-
-        return self.dataset or dataset_name(self.data)
-
-    @property
-    def again(self) -> str:
-        """The command line that goes on with this run."""
-        return shlex.join([self.program, *sys.argv[1:]])
 
 
 def train_and_file(
@@ -140,10 +59,10 @@ def train_and_file(
         UsageError: something does not go together; before anything slow, if it can be known.
         InterruptedRun: stopped on request; the message says how to go on.
     """
+    target, path = _check_target(recipe, options, label)
+
     from training.distributed import joined, local_device
 
-    target, path = _places(recipe, options, label)
-    _check_target(recipe, options, target, path)
     device = _pick(local_device(options.device), options.threads)
     job, test = _load_job(recipe, options)
     _check_job(job, path, check_teacher)
@@ -177,11 +96,11 @@ def dry_run(
     """
     if options.as_json:
         raise UsageError("--json says what was filed, and --dry-run files nothing: give one of them")
+    _, path = _check_target(recipe, options, label)
+
     from training.estimate import stand_in
     from zoo.cli.dry_run import show_estimate
 
-    target, path = _places(recipe, options, label)
-    _check_target(recipe, options, target, path)
     device = _pick(options.device, options.threads)
     if options.data:
         job = _load_job(recipe, options)[0]
@@ -192,30 +111,28 @@ def dry_run(
     return job, device
 
 
-def _places(recipe: "Recipe", options: TrainingOptions, label: str | None) -> tuple[Path, Path]:
-    """Return the folders of the entry and of the run."""
-    from zoo import store
-
-    dataset, seed = options.where, 0 if options.seed is None else options.seed
-    name = options.name or "-".join([label or recipe.name, *([] if dataset == "cifar10" else [dataset]), f"seed{seed}"])
-    return (options.to or store.cache_folder()) / name, options.run_dir or store.home() / "runs" / name
-
-
-def _check_target(recipe: "Recipe", options: TrainingOptions, target: Path, path: Path) -> None:
-    """Raise an error if the run's entries cannot be filed, or there is no such network."""
-    from training.prepare import check_recipe
+def _check_target(recipe: "Recipe", options: TrainingOptions, label: str | None) -> tuple[Path, Path]:
+    """Return the folders of the entry and of the run; an error if it cannot be filed, or there is no such network."""
     from zoo import store
     from zoo.files import check_writable
 
+    dataset, seed = options.where, 0 if options.seed is None else options.seed
+    parts = [label or recipe.name, *([] if dataset == "cifar10" else [dataset]), f"seed{seed}"]
+    name, folder = options.name or "-".join(parts), options.to or store.cache_folder()
+    path = options.run_dir or store.home() / "runs" / name
     # A run that goes on may have filed its snapshots and samples already: they come first, and are the same again.
     begun = (path / "state.pt").exists()
     for suffix in _suffixes(recipe) if options.name or options.seed is not None else ():
         try:
-            store.check_new(target.name + suffix, target.parent, replace=options.replace or (begun and suffix != ""))
+            store.check_new(name + suffix, folder, replace=options.replace or (begun and suffix != ""))
         except UsageError as error:
             raise UsageError(f"{error}: choose another --name or --seed, or --to DIR") from error
+
+    from training.prepare import check_recipe  # with PyTorch
+
     check_recipe(recipe)
-    check_writable(target.parent)
+    check_writable(folder)
+    return folder / name, path
 
 
 def _check_job(job: "Job", path: Path, check_teacher: CheckTeacher) -> None:

@@ -20,6 +20,7 @@ from ensemble.report.bench import Bench
 from ensemble.report.gather import Plan, gather
 from ensemble.report.graphs import find_graphs
 from tests.ensemble.report.test_graphs import write_graph
+from tta.freeze import FrozenNet
 from zoo.data import Split
 from zoo.errors import UsageError
 
@@ -133,6 +134,18 @@ def test_a_compiler_that_fails_has_no_times(
     monkeypatch.setattr(torch, "compile", lambda call, **_: call)
     compiled, _ = bench.times(committee, "fp32", "compiled")
     assert compiled.runs >= 3
+
+
+def test_a_precision_that_fails_has_neither_times_nor_answers(
+    knowing: "Zoo", bench: Bench, zoo_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FrozenNet, "_try_half", lambda net, _: setattr(net, "precision", "fp32"))
+    committee = knowing.committee("tiny-a", "none")
+    for ask in (lambda: bench.times(committee, "fp16", "frozen"), lambda: bench.ballots(committee, "fp16")):
+        with pytest.raises(UsageError, match="fp16 fails here, as said above: give --precision fp32"):
+            ask()
+    assert not bench.cache.path.exists()
+    assert not (zoo_home / "views").exists()
 
 
 def test_committees_and_graphs_are_timed_from_and_to_the_memory(

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from ensemble.metrics import Probs, Right, Top, brier_each, nll_each, wilson_interval
 from ensemble.resampling import RESAMPLES, Aurc, Resampled, Statistic, ece_sums, mean_sums, resample
 from ensemble.significance import Estimate, McNemar, interval, mcnemar, paired_accuracy
 from zoo.data.split import Labels
+from zoo.errors import UsageError
 
 __all__ = ["METRICS", "Answers", "Comparison", "compare", "verdict"]
 
@@ -100,8 +103,12 @@ def compare(a: Answers, b: Answers, labels: Labels, *, resamples: int = RESAMPLE
         seed: of the bootstrap.
 
     Raises:
-        UsageError: fewer than two images, or no resample.
+        UsageError: something else than `Answers`, answers that do not fit the labels, fewer than two images, or no
+            resample.
     """
+    labels = np.asarray(labels)
+    for name, side in (("a", a), ("b", b)):
+        _check(name, side, labels)
     sides = [_statistics(side, labels) for side in (a, b)]
     statistics = [s for side in sides for s in side.values()]
     found = iter(resample(statistics, len(labels), resamples=resamples, seed=seed))
@@ -114,6 +121,21 @@ def compare(a: Answers, b: Answers, labels: Labels, *, resamples: int = RESAMPLE
         difference[m] = interval(second[m] - first[m]) if m in first and m in second else None
     tables = [_table(*side) for side in zip((first, second), right, strict=True)]
     return Comparison(len(labels), tables[0], tables[1], difference, test, resamples, seed)
+
+
+def _check(name: str, side: Answers, labels: Labels) -> None:
+    """Raise `UsageError` unless these are answers to images with these labels."""
+    if not isinstance(side, Answers):
+        raise UsageError(f"{name} is of type {type(side).__name__}: give Answers(probs, probs.argmax(1))")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UsageError(f"labels is {labels.dtype} {list(labels.shape)}: give numbers of classes, integers [N]")
+    shape, n = np.shape(side.probs), len(labels)
+    if len(shape) != 2 or shape[0] != n or np.shape(side.top) != (n,):  # noqa: PLR2004  # images and classes
+        raise UsageError(
+            f"{name} has probs {list(shape)} and top {list(np.shape(side.top))} for {n} labels: give [N, C] and [N]"
+        )
+    if n and not 0 <= labels.min() <= labels.max() < shape[1]:
+        raise UsageError(f"labels go from {labels.min()} to {labels.max()}, but {name} has {shape[1]} classes")
 
 
 def _table(measured: Mapping[str, Resampled], right: Right) -> dict[str, Estimate | None]:

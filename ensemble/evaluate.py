@@ -1,5 +1,6 @@
 """Evaluation of a committee on a split, from stored predictions or by running the networks."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.cascade.stored import Exits, describe, stored_exits
+from ensemble.cascade.stored import Exits, describe, measures, stored_exits
 from ensemble.lockfile import Committee
 from ensemble.members import Member
 from ensemble.merge import Merge, Vote, merge
-from ensemble.metrics import brier, ece, nll, wilson_interval
+from ensemble.metrics import ece, nll
 from ensemble.prediction_file import read_prediction_file
 from ensemble.view_cache import cached_views
 from tta import view_set
@@ -170,7 +171,13 @@ def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
             marks[member.name], labels = source.split.fingerprint, source.split.labels[source.split.order]
             continue
         stored = stored_split(member.origin, source)
-        votes.append(stored_vote(member, member.origin, stored, source, committee.views))
+        try:
+            votes.append(stored_vote(member, member.origin, stored, source, committee.views))
+        except NotFoundError as error:
+            if member.origin.external:
+                raise
+            # One run for all members: another is sure to lack the view, too.
+            raise NotFoundError(f"{error}: run `{_fresh_run(committee, source)}` once, which keeps them") from error
         marks[member.name], labels = stored.fingerprint, stored.labels
     if len(set(marks.values())) > 1 or labels is None:
         msg = f"these are predictions for different {source.name} images: " + ", ".join(
@@ -182,7 +189,8 @@ def stored_ballots(committee: Committee, source: SplitSource) -> Ballots:
 
 def stored_split(entry: Entry, source: SplitSource) -> SplitPredictions:
     """Return an entry's stored predictions for a split; errors as in `stored_ballots`."""
-    advice = "it has no network to run" if entry.external else "give --fresh"
+    # Said by every command that reads stored predictions, so it names the one that can run networks.
+    advice = "it has no network to run" if entry.external else "only `ensemble eval --fresh` runs its network"
     stored = entry.predictions().splits.get(source.name)
     if stored is None:
         raise NotFoundError(f"{entry.name!r} has no stored predictions for the {source.name} split: {advice}")
@@ -191,6 +199,14 @@ def stored_split(entry: Entry, source: SplitSource) -> SplitPredictions:
         asked = f"--data {source.folder}"
         raise DataError(f"{entry.name!r} has stored predictions for other {source.name} images than {asked}: {advice}")
     return stored
+
+
+def _fresh_run(committee: Committee, source: SplitSource) -> str:
+    """Return the command that runs a committee's networks and keeps what they say, as a shell takes it."""
+    names = [m.name for m in committee.members if isinstance(m.origin, Entry) and not m.origin.external]
+    words = ["ensemble", "eval", "--members", ",".join(names), "--tta", committee.views, "--split", source.name]
+    data = [] if source.folder is None else ["--data", str(source.folder)]
+    return shlex.join([*words, *data, "--fresh"])
 
 
 def stored_vote(member: Member, entry: Entry, stored: SplitPredictions, source: SplitSource, views: str) -> Vote:
@@ -236,9 +252,7 @@ def entry_vote(member: Member, logits: dict[str, npt.NDArray[Any]], views: str) 
     chosen = view_set(views)
     missing = [view.name for view in chosen if view.name not in logits]
     if missing:
-        raise NotFoundError(
-            f"{member.name!r} has no stored predictions for view {missing[0]!r} of --tta {views}: give --fresh"
-        )
+        raise NotFoundError(f"{member.name!r} has no stored predictions for view {missing[0]!r} of --tta {views}")
     stack = np.stack([logits[view.name] for view in chosen])
     if not np.isfinite(stack).all():
         raise DataError(f"{member.name!r} gives logits that are not finite")
@@ -296,7 +310,6 @@ def score(
         cascade = describe(committee, ballots.votes, exits, labels)
     else:
         (probs, top), cascade = merge(ballots.votes, committee.merge, committee.temperature), None
-    right = int((top == labels).sum())
     return Report(
         dataset=of.dataset,
         split=of.name,
@@ -308,12 +321,6 @@ def score(
         precision=precision,
         seconds=round(seconds + time.perf_counter() - began, 3),
         members=members,
-        ensemble={
-            "accuracy": right / len(labels),
-            "accuracy_ci95": list(wilson_interval(right, len(labels))),
-            "nll": None if committee.merge == "vote" else nll(probs, labels),
-            "brier": brier(probs, labels),
-            "ece": ece(probs, labels, top),
-        },
+        ensemble=measures(probs, top, labels, likelihood=committee.merge != "vote"),
         cascade=cascade,
     )

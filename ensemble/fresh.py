@@ -5,11 +5,14 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
 
 from ensemble.cascade.stored import Exits
 from ensemble.evaluate import Ballots, SplitSource, entry_vote, settled_vote
+from ensemble.frozen import freeze
 from ensemble.lockfile import Committee
 from ensemble.merge import Vote
+from ensemble.module import Ensemble
 from ensemble.predict import classify
 from ensemble.view_cache import keep_views
 from tta.freeze import FrozenNet, Setting
@@ -20,7 +23,26 @@ from zoo.entry import Entry
 from zoo.errors import DataError
 from zoo.predictions import PUBLISHED_VIEWS
 
-__all__ = ["fresh_ballots", "fresh_exits", "keep_ballots"]
+__all__ = ["fresh_ballots", "fresh_exits", "keep_ballots", "load_whole"]
+
+
+def load_whole(
+    committee: Committee, source: SplitSource, *, device: torch.device, precision: Precision = "fp32"
+) -> Ensemble:
+    """Load all networks of a committee at once and freeze them, for both `fresh_ballots` and `fresh_exits`.
+
+    Args:
+        committee: of zoo entries.
+        source: the split that they are to run over.
+        device: where to run.
+        precision: of the networks.
+
+    Raises:
+        UsageError: a member is a prediction file or an external entry.
+        DataError, CorruptError, NotFoundError: as in `fresh_ballots`.
+    """
+    _check_all(committee, source.split)
+    return freeze(Ensemble(committee), Setting(device, precision))
 
 
 def fresh_ballots(
@@ -31,6 +53,7 @@ def fresh_ballots(
     precision: Precision = "fp32",
     limit: int | None = None,
     progress: Callable[[int, str], None] | None = None,
+    whole: Ensemble | None = None,
 ) -> Ballots:
     """Run every entry's network under every view; prediction files and external entries are taken as they are.
 
@@ -41,6 +64,7 @@ def fresh_ballots(
         precision: of the networks.
         limit: run on this many images only, the first of the split's own order.
         progress: called after each batch with the number of images in it and the member's name.
+        whole: from `load_whole`, if the networks are loaded already [default: each is loaded and run in its turn].
 
     Returns:
         Ballots with rows in the order of `Split.order`.
@@ -49,15 +73,18 @@ def fresh_ballots(
         DataError: a member classifies other classes or sizes than the data has.
         CorruptError, NotFoundError: as in loading the members.
     """
-    whole = source.split
     # Nothing slow before everything can be read.
-    for entry in (m.origin for m in committee.members if isinstance(m.origin, Entry)):
-        _check_fit(entry, whole)
+    _check_all(committee, source.split)
     votes_now = {m.name: settled_vote(m, source, committee.views) for m in committee.members}
     settled = {name: vote for name, vote in votes_now.items() if vote is not None}
-    nets = {m.name: m.origin.load() for m in committee.members if isinstance(m.origin, Entry) and m.name not in settled}
-    split = whole if limit is None else whole.subset(slice(limit))
-    kept = np.flatnonzero(whole.order < len(split))  # rows of sorted files that are within the limit
+    nets: dict[str, nn.Module]
+    if whole is not None:
+        nets = {m.name: net for m, net in zip(committee.members, whole.nets, strict=True)}
+    else:
+        running = [m for m in committee.members if m.name not in settled]
+        nets = {m.name: m.origin.load() for m in running if isinstance(m.origin, Entry)}
+    split = source.split if limit is None else source.split.subset(slice(limit))
+    kept = np.flatnonzero(source.split.order < len(split))  # rows of sorted files that are within the limit
     images = split.images[split.order]
     votes: list[Vote] = []
     for member in committee.members:
@@ -65,7 +92,9 @@ def fresh_ballots(
             vote = settled[member.name]
             votes.append(Vote(vote.logits[:, kept], vote.view_weights, member.weight, member.temperature))
             continue
-        card, net = member.origin.card, FrozenNet(nets.pop(member.name), Setting(device, precision))
+        card, net = member.origin.card, nets.pop(member.name)
+        if whole is None:
+            net = FrozenNet(net, Setting(device, precision))
         show = partial(_show, progress, member.name)
         logits = view_logits(
             net,
@@ -87,6 +116,7 @@ def fresh_exits(
     precision: Precision = "fp32",
     limit: int | None = None,
     progress: Callable[[int, str], None] | None = None,
+    whole: Ensemble | None = None,
 ) -> Exits:
     """Run a committee's cascade with its early exits, batch by batch: what no image needs is not computed.
 
@@ -97,20 +127,24 @@ def fresh_exits(
         precision: of the networks.
         limit: run on this many images only, the first of the split's own order.
         progress: called after each batch with the number of images in it and `cascade`.
+        whole: from `load_whole`, if the networks are loaded already.
 
     Returns:
         What it says, with rows in the order of `Split.order`.
 
     Raises:
-        DataError, CorruptError, NotFoundError: as in `fresh_ballots`.
+        UsageError, CorruptError, NotFoundError: as in `load_whole`.
+        DataError: likewise, or networks give what is not finite.
     """
     if not committee.cascade:
         raise ValueError("a committee without a cascade has no exits")
-    for entry in (m.origin for m in committee.members if isinstance(m.origin, Entry)):
-        _check_fit(entry, source.split)
+    if whole is None:
+        whole = load_whole(committee, source, device=device, precision=precision)
     split = source.split if limit is None else source.split.subset(slice(limit))
     show = partial(_show, progress, "cascade")
-    answer = classify(committee, split.images[split.order], device=device, precision=precision, progress=show)
+    answer = classify(committee, split.images[split.order], device=device, progress=show, whole=whole)
+    if not np.isfinite(answer.probs).all():
+        raise DataError("the cascade gives probabilities that are not finite")
     assert answer.stage is not None  # noqa: S101  # it has a cascade
     return Exits(answer.probs, answer.top, answer.stage)
 
@@ -131,6 +165,13 @@ def keep_ballots(committee: Committee, ballots: Ballots, source: SplitSource) ->
         extra = {n: values for n, values in zip(names, vote.logits, strict=False) if n not in PUBLISHED_VIEWS}
         if isinstance(member.origin, Entry) and not member.origin.external and extra:
             keep_views(member.origin, source.name, source.split, extra)
+
+
+def _check_all(committee: Committee, split: Split) -> None:
+    """Raise `DataError` if a split's images are not what all entries of a committee classify."""
+    for member in committee.members:
+        if isinstance(member.origin, Entry):
+            _check_fit(member.origin, split)
 
 
 def _check_fit(entry: Entry, split: Split) -> None:

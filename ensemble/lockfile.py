@@ -1,23 +1,28 @@
 """`ensemble.json`: the lockfile that names members by the hash of their weights, with views, merge and temperatures."""
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ensemble.cascade.stages import Stage, check_stages
-from ensemble.members import Member, check_members, check_weight
+from ensemble.lockfile_fields import choice, digest, items, number, table_of, text, texts
+from ensemble.members import Member
 from ensemble.merge import MERGES, Merge
 from tta import VIEW_SETS
 from zoo import store
 from zoo.entry import Entry
-from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
+from zoo.errors import CorruptError, DataError, NotFoundError
 from zoo.files import atomic_write
+from zoo.names import is_name
 
-__all__ = ["FORMAT", "Committee", "read_lockfile", "read_provenance", "write_lockfile"]
+__all__ = ["FORMAT", "Committee", "lockfile_text", "read_lockfile", "read_provenance", "write_lockfile"]
 
 FORMAT = "menagerie.ensemble/1"
+
+_WEIGHTS, _TEMPERATURES = (1e-12, 1e12), (1e-6, 1e6)  # beyond them, sums and quotients in fp32 overflow to NaN
+_MOST_IMAGES = 1 << 53
+_SHOWN = 40  # characters of what somebody wrote into a file
 
 
 @dataclass(frozen=True)
@@ -39,40 +44,76 @@ class Committee:
     cascade: tuple[Stage, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Named:
+    """A member as a lockfile has it."""
+
+    name: str
+    sha256: str
+    weight: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class _Locked:
+    """What a lockfile says, before its members are looked for."""
+
+    dataset: str
+    classes: tuple[str, ...]
+    members: tuple[_Named, ...]
+    views: str
+    merge: Merge
+    temperature: float
+    fitted_on: dict[str, Any] | None
+    cascade: tuple[Stage, ...]
+
+
 def read_lockfile(path: Path) -> Committee:
     """Read an `ensemble.json` and find its members.
 
     Raises:
         NotFoundError: no such file, or a member that no source has.
-        CorruptError: not a lockfile of this format, or its cascade is none of its ensemble.
+        CorruptError: not a lockfile of this format, or something in it cannot be; the line says what.
         DataError: a member whose weights or classes are not those the lockfile was made with.
     """
-    table = _read_table(path)
-    try:
-        members = tuple(_read_member(m, path) for m in table["members"])
-        check_members(members)
-        views, merge, temperature = table["views"], table["merge"], float(table["temperature"])
-        if not members or views not in VIEW_SETS or merge not in MERGES or not 0 < temperature < math.inf:
-            raise ValueError(f"views {views!r}, merge {merge!r}, temperature {temperature}, {len(members)} members")
-        stages = tuple(_read_stage(s) for s in table.get("cascade") or ())
-        if table.get("cascade") is not None:
-            check_stages(stages, [m.name for m in members], views, merge, temperature)
-    except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
-        raise CorruptError(f"{path} is malformed: {error}") from error
+    locked = _read(path)
+    members = tuple(_find(named, path) for named in locked.members)
     cards = [m.origin.card for m in members if isinstance(m.origin, Entry)]
-    if any((card.dataset, list(card.classes)) != (table.get("dataset"), table.get("classes")) for card in cards):
+    if any((card.dataset, card.classes) != (locked.dataset, locked.classes) for card in cards):
         raise DataError(f"{path} is for other classes than its members have")
-    return Committee(members, views, merge, temperature, stages)
+    return Committee(members, locked.views, locked.merge, locked.temperature, locked.cascade)
 
 
-def read_provenance(path: Path) -> dict[str, Any] | None:
-    """Return what a lockfile says it was fitted on, if it does; errors as `read_lockfile` about the file itself."""
-    found = _read_table(path).get("fitted_on")
-    return found if isinstance(found, dict) else None
+def read_provenance(path: Path, committee: Committee | None = None) -> dict[str, Any] | None:
+    """Return what a lockfile says it was fitted on: `split`, `fingerprint`, `images`, `objective`; None if nothing.
+
+    Args:
+        path: of the lockfile.
+        committee: that it holds. If given, what the file says must be what the cards of all members say, too: that it
+            was the validation split, which they held out when they trained. Whatever continues a fit should ask so.
+
+    Raises:
+        NotFoundError, CorruptError: as `read_lockfile`, about the file itself.
+        DataError: it was fitted on other images than a member held out, or the member's card does not say what it did.
+    """
+    fitted = _read(path).fitted_on
+    if fitted is None or committee is None:
+        return fitted
+    for member in committee.members:
+        about = member.origin.card.trained_on if isinstance(member.origin, Entry) else None
+        held_out = (about or {}).get("held_out")
+        if (fitted["split"], fitted["fingerprint"]) != ("val", held_out):
+            split, mark = fitted["split"][:_SHOWN], fitted["fingerprint"][:8]
+            theirs = f"held out {str(held_out)[:8]}" if held_out else "does not say what it held out"
+            raise DataError(
+                f"{path} says that it was fitted on the split {split!r} {mark}, but its member {member.name!r} "
+                f"{theirs}: `ensemble select` fits an ensemble to images that its members have not seen"
+            )
+    return fitted
 
 
-def _read_table(path: Path) -> dict[str, Any]:
-    """Return the table of a lockfile, whatever is in it."""
+def _read(path: Path) -> _Locked:
+    """Return what a lockfile says, checked in itself; errors as in `read_lockfile`."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -81,32 +122,86 @@ def _read_table(path: Path) -> dict[str, Any]:
         raise CorruptError(f"{path} is not JSON: {error}") from error
     if not isinstance(table, dict) or table.get("format") != FORMAT:
         raise CorruptError(f"{path} is not an ensemble of format {FORMAT!r}")
-    return table
+    try:
+        return _parse(table)
+    except ValueError as error:
+        raise CorruptError(f"{path} is malformed: {error}") from error
 
 
-def _read_stage(table: dict[str, Any]) -> Stage:
-    """Return a stage of a cascade; `check_stages` says whether it is one of its ensemble."""
-    members = table["members"]
-    if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
-        raise TypeError("the members of a stage are no list of names")
-    return Stage(tuple(members), table["views"], float(table["temperature"]), float(table["threshold"]))
+def _parse(table: dict[str, Any]) -> _Locked:
+    """Return what is in a lockfile's table; `ValueError` says what cannot be, in a line."""
+    of = "the ensemble"
+    members = tuple(_named(one, n) for n, one in enumerate(items(table, "members", of), 1))
+    names = [member.name for member in members]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"member {twice!r} is there twice")
+    views, merge = choice(table, "views", of, VIEW_SETS), cast("Merge", choice(table, "merge", of, MERGES))
+    temperature = number(table, "temperature", of, *_TEMPERATURES)
+    stages: tuple[Stage, ...] = ()
+    if table.get("cascade") is not None:
+        found = items(table, "cascade", of)
+        # The last stage is the ensemble, so that is what its temperature is where the file has none.
+        usual = [1.0] * (len(found) - 1) + [temperature]
+        stages = tuple(_stage(one, n, t) for n, (one, t) in enumerate(zip(found, usual, strict=True), 1))
+        check_stages(stages, names, views, merge, temperature)
+    dataset, classes = text(table, "dataset", of), texts(table, "classes", of)
+    return _Locked(dataset, classes, members, views, merge, temperature, _fitted_on(table), stages)
 
 
-def _read_member(table: dict[str, Any], path: Path) -> Member:
-    entry = store.find(str(table["name"]))
-    if entry.weights_digest != table["sha256"]:
+def _named(value: object, position: int) -> _Named:
+    """Return a member as its table has it."""
+    table = table_of(value, f"member {position}")
+    name = text(table, "name", f"member {position}")
+    if not is_name(name):
+        raise ValueError(f"name of member {position}: {name[:_SHOWN]!r} is not a valid entry name")
+    of = f"member {name!r}"
+    sha256 = digest(table, "sha256", of)
+    weight, temperature = number(table, "weight", of, *_WEIGHTS), number(table, "temperature", of, *_TEMPERATURES)
+    return _Named(name, sha256, weight, temperature)
+
+
+def _stage(value: object, position: int, usual: float) -> Stage:
+    """Return a stage of a cascade, whose temperature is `usual` if the file has none."""
+    of = f"stage {position}"
+    table = table_of(value, of)
+    members, views = texts(table, "members", of), choice(table, "views", of, VIEW_SETS)
+    temperature = number(table, "temperature", of, *_TEMPERATURES) if "temperature" in table else usual
+    return Stage(members, views, temperature, number(table, "threshold", of, 0, 1))
+
+
+def _fitted_on(table: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what an ensemble was fitted on, if that is said; whatever else is there is left out."""
+    if table.get("fitted_on") is None:
+        return None
+    of = "'fitted_on'"
+    said = table_of(table["fitted_on"], of)
+    images = number(said, "images", of, 1, _MOST_IMAGES)
+    if images != int(images):
+        raise ValueError(f"images of {of}: {images:g} is not a whole number")
+    return {
+        "split": text(said, "split", of),
+        "fingerprint": digest(said, "fingerprint", of),
+        "images": int(images),
+        "objective": text(said, "objective", of),
+    }
+
+
+def _find(named: _Named, path: Path) -> Member:
+    """Return the member that a lockfile names, with the weights it was made with."""
+    try:
+        entry = store.find(named.name)
+    except NotFoundError as error:
+        raise NotFoundError(f"{path}: {error}") from error
+    if entry.weights_digest != named.sha256:
         raise DataError(f"{path} was made with other weights of {entry.name!r} than those in {entry.source}")
-    temperature = check_weight(float(table["temperature"]), entry.name, "temperature")
-    return Member(entry.name, entry, check_weight(float(table["weight"]), entry.name), temperature)
+    return Member(entry.name, entry, named.weight, named.temperature)
 
 
-def write_lockfile(
-    path: Path, committee: Committee, *, fitted_on: dict[str, Any] | None, metrics: dict[str, Any]
-) -> None:
-    """Write a committee of zoo entries as `ensemble.json`, whole or not at all.
+def lockfile_text(committee: Committee, *, fitted_on: dict[str, Any] | None, metrics: dict[str, Any]) -> str:
+    """Return a committee of zoo entries as the text of an `ensemble.json`.
 
     Args:
-        path: of the file.
         committee: its members must be zoo entries of one dataset; a cascade must be one of them.
         fitted_on: `split`, `fingerprint`, `images` and `objective` of what weights and temperatures were fitted on.
         metrics: of the committee.
@@ -114,7 +209,6 @@ def write_lockfile(
     Raises:
         DataError: a member is a prediction file or an external entry, which cannot be run again.
         ValueError: what the committee has is no cascade of it.
-        StorageError: the disk refuses.
     """
     if committee.cascade:
         names = [m.name for m in committee.members]
@@ -137,4 +231,14 @@ def write_lockfile(
         "cascade": [asdict(stage) for stage in committee.cascade] or None,
         "metrics": metrics,
     }
-    atomic_write(path, (json.dumps(table, indent=1) + "\n").encode())
+    return json.dumps(table, indent=1) + "\n"
+
+
+def write_lockfile(
+    path: Path, committee: Committee, *, fitted_on: dict[str, Any] | None, metrics: dict[str, Any]
+) -> None:
+    """Write a committee of zoo entries as `ensemble.json`, whole or not at all.
+
+    Arguments and errors are those of `lockfile_text`, and `StorageError`: the disk refuses.
+    """
+    atomic_write(path, lockfile_text(committee, fitted_on=fitted_on, metrics=metrics).encode())

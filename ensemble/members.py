@@ -51,7 +51,7 @@ def parse_members(text: str) -> list[Member]:
     members: list[Member] = []
     for item in (part.strip() for part in text.split(",")):
         if not item:
-            raise UsageError(f"--members {text!r} has an empty item")
+            raise UsageError(f"{text!r} has an empty item between its commas")
         word, separator, number = item.rpartition("=")
         word, weight = (word, _number(number, word)) if separator else (item, 1.0)
         members += [Member(name, origin, weight) for name, origin in _origins(word)]

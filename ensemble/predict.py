@@ -48,6 +48,7 @@ def classify(
     device: torch.device,
     precision: Precision = "fp32",
     progress: Callable[[int], None] | None = None,
+    whole: Ensemble | None = None,
 ) -> Answer:
     """Run a committee's networks, frozen, over images; one with a cascade with its early exits.
 
@@ -57,12 +58,14 @@ def classify(
         device: where to run.
         precision: of the networks.
         progress: called after each batch with the number of images in it.
+        whole: the committee's networks, frozen, on the device and in the precision, if they are loaded already.
 
     Raises:
         UsageError: a member is a prediction file or an external entry, which know no other images.
         DataError, NotFoundError, CorruptError, SourceError: as in `Ensemble`.
     """
-    whole = freeze(Ensemble(committee), Setting(device, precision))
+    if whole is None:
+        whole = freeze(Ensemble(committee), Setting(device, precision))
     cascade = Cascade(whole, committee) if committee.cascade else None
     parts: list[tuple[Tensor, ...]] = []
     for pixels in device_batches(images, _CASCADE_BATCH if cascade else _BATCH, device):

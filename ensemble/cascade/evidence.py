@@ -1,7 +1,8 @@
 """What the stages of a cascade could be, and what each would say of the validation images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -34,7 +35,7 @@ class Evidence:
         costs: of one view of each member, `[M]`.
         logits: whether the committee merges log-probabilities.
         views: name of the committee's view set.
-        target: the whole committee's probabilities, at the temperature that is best for them, `[N, C]`.
+        temperature: of what the whole committee says, by which drops are expected: best for its log-loss.
         labels: `[N]`.
     """
 
@@ -43,7 +44,7 @@ class Evidence:
     costs: Array
     logits: bool
     views: str
-    target: Array
+    temperature: float
     labels: Labels
     _known: dict[tuple[frozenset[int], str], tuple[float, Signal]] = field(default_factory=dict, repr=False)
 
@@ -52,24 +53,33 @@ class Evidence:
         """The committee itself."""
         return tuple(range(len(self.weights))), self.views
 
+    @cached_property
+    def target(self) -> Array:
+        """What the whole committee says at `temperature`, `[N, C]`."""
+        return np.exp(log_softmax(self._logs(self.whole) / self.temperature))
+
     def rows(self, images: npt.NDArray[np.generic]) -> "Evidence":
-        """Return the evidence on some of the images: row numbers or a mask."""
+        """Return the evidence on some of the images, row numbers or a mask, at the same temperature."""
         parts = {views: part[:, images] for views, part in self.parts.items()}
-        target, labels = self.target[images], self.labels[images]
-        return Evidence(parts, self.weights, self.costs, self.logits, self.views, target, labels)
+        return replace(self, parts=parts, labels=self.labels[images], _known={})
+
+    def recalibrated(self, temperature: float | None = None) -> "Evidence":
+        """Return the evidence at another temperature of the whole committee [default: the best on these images]."""
+        if temperature is None:
+            temperature = _temperature(self._logs(self.whole), self.labels)
+        return replace(self, temperature=temperature, _known={})
 
     def fitted(self, shape: Shape) -> tuple[float, Signal]:
         """Return the temperature of a stage that is best for its log-loss, and what it says at that; computed once."""
         key = (frozenset(shape[0]), shape[1])
         if key not in self._known:
-            logs = _logs(self.parts[shape[1]], self.weights, shape[0], logits=self.logits)
-            temperature = _temperature(logs, self.labels)
+            temperature = _temperature(self._logs(shape), self.labels)
             self._known[key] = temperature, self.signal(shape, temperature)
         return self._known[key]
 
     def signal(self, shape: Shape, temperature: float) -> Signal:
         """Return what a stage says at a temperature."""
-        logs = _logs(self.parts[shape[1]], self.weights, shape[0], logits=self.logits)
+        logs = self._logs(shape)
         top, whole, rows = logs.argmax(1), self.target.argmax(1), np.arange(len(logs))
         expected = self.target[rows, whole] - self.target[rows, top]
         lost = (whole == self.labels).astype(np.int64) - (top == self.labels)
@@ -84,6 +94,12 @@ class Evidence:
         """Return what each of a cascade's stages adds for an image that reaches it."""
         totals = [0.0, *(self.cost(shape) for shape in shapes)]
         return [after - before for before, after in pairwise(totals)]
+
+    def _logs(self, shape: Shape) -> Array:
+        """Return the log of what a stage says at temperature 1, `[N, C]`, but for a constant of each image."""
+        chosen = sorted(shape[0])
+        mean: Array = self.parts[shape[1]][chosen].sum(0) / self.weights[chosen].sum()
+        return mean if self.logits else np.log(np.maximum(mean, _TINY))
 
 
 def gather(committee: Committee, ballots: Ballots, costs: Sequence[float]) -> Evidence:
@@ -108,16 +124,8 @@ def gather(committee: Committee, ballots: Ballots, costs: Sequence[float]) -> Ev
             shares = np.array([view.weight for view in views])
             means = [np.tensordot(shares / shares.sum(), own[shown], 1) for own in values]
             parts[name] = np.stack(means) * weights[:, None, None]
-    logs = _logs(parts[committee.views], weights, range(len(weights)), logits=logits)
-    target = np.exp(log_softmax(logs / _temperature(logs, ballots.labels)))
-    return Evidence(parts, weights, np.array(costs, np.float64), logits, committee.views, target, ballots.labels)
-
-
-def _logs(part: Array, weights: Array, members: Sequence[int], *, logits: bool) -> Array:
-    """Return the log of what members say together at temperature 1, `[N, C]`, but for a constant of each image."""
-    chosen = sorted(members)
-    mean: Array = part[chosen].sum(0) / weights[chosen].sum()
-    return mean if logits else np.log(np.maximum(mean, _TINY))
+    prices = np.array(costs, np.float64)
+    return Evidence(parts, weights, prices, logits, committee.views, 1.0, ballots.labels).recalibrated()
 
 
 def _temperature(logs: Array, labels: Labels) -> float:

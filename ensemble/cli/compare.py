@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensemble.cli.options import read_committee
+from ensemble.cli.options import STDOUT, check_output, read_committee, write_output
 from ensemble.evaluate import SplitSource, split_source, stored_ballots, stored_split
-from tta import view_set
 from zoo.cli.complete import member_names
+from zoo.cli.types import PATH, TEXT
 from zoo.entry import Entry
-from zoo.errors import DataError, NotFoundError, UsageError
+from zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ensemble.comparison import Answers, Comparison
@@ -27,15 +27,21 @@ _TITLES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE",
 
 
 @click.command("compare")
-@click.argument("first", metavar="A", shell_complete=member_names)
-@click.argument("second", metavar="B", shell_complete=member_names)
-@click.option("--tta", "views", multiple=True, help="View set, for both; given twice, for A and for B [default: none].")
-@click.option("--merge", multiple=True, help="probs, logits or vote, likewise [default: probs].")
+@click.argument("first", metavar="A", type=TEXT, shell_complete=member_names)
+@click.argument("second", metavar="B", type=TEXT, shell_complete=member_names)
+@click.option(
+    "--tta", "views", multiple=True, type=TEXT, help="View set, for both; twice, for A and for B [default: none]."
+)
+@click.option("--merge", multiple=True, type=TEXT, help="probs, logits or vote, likewise [default: probs].")
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
-@click.option("--dataset", help="If all members are prediction files; entries know theirs [default: that of --data].")
+@click.option(
+    "--dataset", type=TEXT, help="If all members are prediction files; entries know theirs [default: that of --data]."
+)
 @click.option("--size", type=click.IntRange(min=1), help="Likewise: pixels that pictures of many sizes are fitted to.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
-@click.option("--json", "json_to", help="Write the result as JSON to a file, or - for stdout instead of the table.")
+@click.option("--data", type=PATH, help="Folder with the data [default: the package, ZOO_DATA].")
+@click.option(
+    "--json", "json_to", type=PATH, help="Write the result as JSON to a file, or - for stdout instead of the table."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Only the sentence.")
 def command(
     *,
@@ -47,7 +53,7 @@ def command(
     dataset: str | None,
     size: int | None,
     data: Path | None,
-    json_to: str | None,
+    json_to: Path | None,
     quiet: bool,
 ) -> None:
     """Compare two ensembles on the same images: every metric, what they differ by, and whether that is real.
@@ -62,9 +68,8 @@ def command(
       ensemble compare fastnet-seed1 fastnet-seed1 --tta none --tta flip -q
     """
     began = time.perf_counter()
-    if json_to is not None and json_to != "-" and (not Path(json_to).parent.is_dir() or Path(json_to).is_dir()):
-        raise UsageError(f"--json {json_to!r} is not a file in an existing folder")
     words = (first, second)
+    check_output("--json", json_to, [Path(word) for word in words if _is_lockfile(word)])
     own = [
         _read(word, chosen, how)
         for word, chosen, how in zip(words, _each("--tta", views, words), _each("--merge", merge, words), strict=True)
@@ -88,17 +93,12 @@ def command(
         **table,
         "seconds": round(time.perf_counter() - began, 3),
     }
-    text = json.dumps(report, indent=1)
-    if json_to == "-":
-        click.echo(text)
-        return
-    if not quiet:
-        _print_table(found, report)
-    click.echo(report["verdict"])
+    if json_to != STDOUT:
+        if not quiet:
+            _print_table(found, report)
+        click.echo(report["verdict"])
     if json_to is not None:
-        from zoo.files import atomic_write
-
-        atomic_write(Path(json_to), (text + "\n").encode())
+        write_output(json_to, json.dumps(report, indent=1) + "\n")
 
 
 def _is_lockfile(word: str) -> bool:
@@ -137,13 +137,8 @@ def _answer(
     from ensemble.cascade.stored import answers as answers_of
     from ensemble.comparison import Answers
 
-    try:
-        marks = [_fingerprint(committee, source) for committee in committees]
-        both = [stored_ballots(committee, source) for committee in committees]
-    except NotFoundError as error:
-        # The one advice of `ensemble eval` that does not fit: nothing runs here, but what it runs is kept.
-        advice = "run `ensemble eval --fresh` on it first, which keeps them"
-        raise NotFoundError(str(error).replace("give --fresh", advice)) from error
+    marks = [_fingerprint(committee, source) for committee in committees]
+    both = [stored_ballots(committee, source) for committee in committees]
     if marks[0] != marks[1]:
         a, b = (f"{word} ({mark[:8]})" for word, mark in zip(words, marks, strict=True))
         raise DataError(f"{a} and {b} have predictions for different {source.name} images: nothing can be compared")
@@ -165,11 +160,18 @@ def _describe(committee: "Committee", word: str) -> dict[str, Any]:
     return {
         "name": word,
         "members": [{"name": m.name, "weight": m.weight, "temperature": m.temperature} for m in committee.members],
-        "views": [view.name for view in view_set(committee.views)],
+        "views": committee.views,
         "merge": committee.merge,
         "temperature": committee.temperature,
+        "calibrated": any(t != 1 for t in _temperatures(committee)),
         **({"cascade": [asdict(stage) for stage in committee.cascade]} if committee.cascade else {}),
     }
+
+
+def _temperatures(committee: "Committee") -> list[float]:
+    """Return all temperatures of a committee, of which 1 changes nothing."""
+    of_members = [member.temperature for member in committee.members]
+    return [committee.temperature, *of_members, *(stage.temperature for stage in committee.cascade)]
 
 
 def _print_table(found: "Comparison", report: dict[str, Any]) -> None:
@@ -182,7 +184,7 @@ def _print_table(found: "Comparison", report: dict[str, Any]) -> None:
         side = report[key]
         members = f"{len(side['members'])} member{'s' if len(side['members']) > 1 else ''}"
         stages = f", a cascade of {len(side['cascade'])} stages" if "cascade" in side else ""
-        how = f"views: {', '.join(side['views'])}, merge: {side['merge']}{stages}"
+        how = f"views: {side['views']}, merge: {side['merge']}{stages}"
         click.echo(f"{key.upper()}: {side['name']}: {members}, {how}")
     title = f"{report['dataset']} {report['split']}, {found.images:,} images, stored predictions"
     table = Table(title=title, title_justify="left")
@@ -203,3 +205,6 @@ def _print_table(found: "Comparison", report: dict[str, Any]) -> None:
         f"only A is right on {test.only_a:,} images, only B on {test.only_b:,}: "
         f"McNemar p = {test.p:.2g} (exact), {test.mid_p:.2g} (mid-p)"
     )
+    if report["a"]["calibrated"] != report["b"]["calibrated"]:
+        only = "A" if report["a"]["calibrated"] else "B"
+        click.echo(f"only {only} has temperatures: some of the difference in NLL, Brier, ECE and AURC is calibration")

@@ -10,7 +10,8 @@ import click
 from ensemble.cli.options import committee_options, read_committee
 from zoo.cli.complete import recipe_names
 from zoo.cli.progress import Progress
-from zoo.cli.training_run import TrainingOptions, dry_run, train_and_file, training_options
+from zoo.cli.training_options import TrainingOptions, training_options
+from zoo.cli.training_run import dry_run, train_and_file
 from zoo.cli.types import PATH, TEXT
 from zoo.errors import InterruptedRun, UsageError
 
@@ -86,7 +87,7 @@ def command(
     from ensemble.lockfile import read_provenance
     from ensemble.teacher import entries_of, teacher_record
 
-    record = teacher_record(committee, read_provenance(lockfile) if lockfile else None)
+    record = teacher_record(committee, read_provenance(lockfile, committee) if lockfile else None)
 
     def check(job: "Job") -> None:
         from training.distill import check_teacher

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensemble.cli.options import committee_options, read_committee
+from ensemble.cli.options import STDOUT, check_output, committee_options, read_committee, write_output
 from ensemble.evaluate import Ballots, Report, SplitSource, score, split_source, stored_ballots
+from zoo.cli.types import PATH, TEXT
 from zoo.entry import Entry
 from zoo.errors import UsageError
 
@@ -27,14 +28,18 @@ __all__ = ["command"]
 @click.command("eval")
 @committee_options
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
-@click.option("--dataset", help="If all members are prediction files; entries know theirs [default: that of --data].")
+@click.option(
+    "--dataset", type=TEXT, help="If all members are prediction files; entries know theirs [default: that of --data]."
+)
 @click.option("--size", type=click.IntRange(min=1), help="Likewise: pixels that pictures of many sizes are fitted to.")
 @click.option("--fresh", is_flag=True, help="Run the networks instead of reading stored predictions.")
 @click.option("--limit", type=click.IntRange(min=1), help="With --fresh: only the first N images.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
-@click.option("--device", help="With --fresh: cpu, cuda [default: cuda if there is one].")
+@click.option("--data", type=PATH, help="Folder with the data [default: the package, ZOO_DATA].")
+@click.option("--device", type=TEXT, help="With --fresh: cpu, cuda [default: cuda if there is one].")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="With --fresh [default: fp32].")
-@click.option("--json", "json_to", help="Write the result as JSON to a file, or - for stdout instead of the table.")
+@click.option(
+    "--json", "json_to", type=PATH, help="Write the result as JSON to a file, or - for stdout instead of the table."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
     *,
@@ -50,7 +55,7 @@ def command(
     data: Path | None,
     device: str | None,
     precision: str | None,
-    json_to: str | None,
+    json_to: Path | None,
     quiet: bool,
 ) -> None:
     """Evaluate an ensemble: each member, and all of them merged, with Wilson's 95 % interval.
@@ -66,9 +71,9 @@ def command(
     for option, value in (("--limit", limit), ("--device", device), ("--precision", precision)):
         if value is not None and not fresh:
             raise UsageError(f"{option} goes with --fresh: stored predictions are of the whole split, and nothing runs")
-    if json_to is not None and json_to != "-" and (not Path(json_to).parent.is_dir() or Path(json_to).is_dir()):
-        raise UsageError(f"--json {json_to!r} is not a file in an existing folder")
+    check_output("--json", json_to, [lockfile] if lockfile else [])
     committee = read_committee(members, lockfile, views, merge)
+    check_output("--json", json_to, [m.origin for m in committee.members if isinstance(m.origin, Path)])
     square = (size, size) if size is not None else None
     source = split_source(committee.members, split, data, dataset=dataset, size=square)
     if fresh:
@@ -87,15 +92,10 @@ def command(
         seconds=time.perf_counter() - began,
         exits=exits,
     )
-    text = json.dumps(report.to_dict(), indent=1)
-    if json_to == "-":
-        click.echo(text)
-    else:
-        _print_table(report)
-        if json_to is not None:
-            from zoo.files import atomic_write
-
-            atomic_write(Path(json_to), (text + "\n").encode())
+    if json_to != STDOUT:
+        _print_table(report, committee.views)
+    if json_to is not None:
+        write_output(json_to, json.dumps(report.to_dict(), indent=1) + "\n")
     if fresh and limit is None and precision == "fp32":
         # Last, so that a full disk costs the cache and not the result.
         from ensemble.fresh import keep_ballots
@@ -113,9 +113,9 @@ def _run(
 ) -> "tuple[Ballots, Exits | None, str]":
     """Run the networks behind a progress bar; return the ballots, a cascade's exits and the device's name.
 
-    Every network sees every image, to measure members and agreement; a cascade then runs by itself.
+    Every network sees every image, to measure members and agreement; a cascade then runs by itself, with the same ones.
     """
-    from ensemble.fresh import fresh_ballots, fresh_exits
+    from ensemble.fresh import fresh_ballots, fresh_exits, load_whole
     from zoo.allocator import keep_freed_memory
     from zoo.cli.device import pick_device
     from zoo.cli.progress import Progress
@@ -131,20 +131,22 @@ def _run(
             bar.advance(done)
 
         number: Precision = "bf16" if precision == "bf16" else "fp32"
-        ballots = fresh_ballots(committee, source, device=where, precision=number, limit=limit, progress=show)
+        whole = load_whole(committee, source, device=where, precision=number) if committee.cascade else None
+        ballots = fresh_ballots(
+            committee, source, device=where, precision=number, limit=limit, progress=show, whole=whole
+        )
         exits = None
-        if committee.cascade:
-            exits = fresh_exits(committee, source, device=where, precision=number, limit=limit, progress=show)
+        if whole is not None:
+            exits = fresh_exits(committee, source, device=where, limit=limit, progress=show, whole=whole)
     return ballots, exits, str(where)
 
 
-def _print_table(report: Report) -> None:
-    """Print the report for people, on stdout."""
+def _print_table(report: Report, views: str) -> None:
+    """Print the report for people, on stdout, with the name of the view set."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    views = ", ".join(report.views)
     how = "stored predictions" if report.source == "stored" else f"fresh, {report.device}, {report.precision}"
     table = Table(
         title=f"{report.dataset} {report.split}, {report.images:,} images, views: {views}", title_justify="left"
@@ -160,15 +162,23 @@ def _print_table(report: Report) -> None:
         table.add_row(name, "", *_scores(cascade["whole"]))
         name = f"its cascade of {len(cascade['stages'])} stages"
     table.add_row(name, "", *_scores(e), style="bold")
-    low, high = (100 * end for end in e["accuracy_ci95"])
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)
     if cascade is not None:
         _print_stages(console, cascade)
+    interval, of = _interval(e), ""
+    if cascade is not None:
+        of, interval = "the cascade's ", f"{interval}, the whole ensemble's {_interval(cascade['whole'])}"
     console.print(
-        f"95 % interval {low:.2f} to {high:.2f} % (Wilson); Brier {e['brier']:.4f}; {how}, {report.seconds:.1f} s",
+        f"{of}95 % interval {interval} (Wilson); {of}Brier {e['brier']:.4f}; {how}, {report.seconds:.1f} s",
         highlight=False,
+        soft_wrap=True,
     )
+
+
+def _interval(of: Mapping[str, Any]) -> str:
+    low, high = of["accuracy_ci95"]
+    return f"{100 * low:.2f} to {100 * high:.2f} %"
 
 
 def _scores(of: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ import click
 
 from ensemble.cli.options import committee_options, read_committee
 from ensemble.evaluate import common_dataset
+from zoo.cli.types import PATH, TEXT
 from zoo.entry import Entry
 from zoo.errors import DataError
 
@@ -17,11 +18,12 @@ _DEFAULT = "fastnet-seed[1-5]"  # the builtin ones, whatever else there is
 
 
 @click.command("predict")
-@click.argument("pictures", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("pictures", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @committee_options
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to show.")
-@click.option("--device", help="cpu, cuda [default: cuda if there is one].")
+@click.option("--device", type=TEXT, help="cpu, cuda [default: cuda if there is one].")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of lines.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
     *,
     pictures: tuple[Path, ...],
@@ -32,6 +34,7 @@ def command(
     top: int,
     device: str | None,
     as_json: bool,
+    quiet: bool,
 ) -> None:
     """Classify picture files: the top classes, and how far the members agree.
 
@@ -51,6 +54,7 @@ def command(
     from ensemble.predict import classify
     from zoo.allocator import keep_freed_memory
     from zoo.cli.device import pick_device
+    from zoo.cli.progress import Progress
     from zoo.data.pictures import read_picture
 
     keep_freed_memory()
@@ -60,7 +64,9 @@ def command(
         raise DataError(f"members must take pictures of one size, not {sizes}")
     size, classes = (cards[0].input_size, cards[0].classes) if cards else ((32, 32), ())
     images = np.stack([read_picture(path, size) for path in pictures])
-    answer = classify(committee, images, device=pick_device(device))
+    where = pick_device(device)
+    with Progress(len(images), "classifying", "pictures", quiet=quiet) as bar:
+        answer = classify(committee, images, device=where, progress=bar.advance)
     results: list[dict[str, Any]] = []
     for row, path in enumerate(pictures):
         # The committee's own class first: in a tied vote it need not be the first of the largest.

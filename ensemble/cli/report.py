@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ensemble.cli.options import check_budgets, check_output
+from ensemble.cli.options import STDOUT, check_budgets, check_output, write_output
 from zoo.cli.complete import member_names
+from zoo.cli.types import PATH, TEXT
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,33 +26,45 @@ __all__ = ["command"]
 
 _LARGE = {"cpu": 64, "cuda": 512}
 """Images in the large batch."""
+_MEASURED = {
+    *("graphs", "budget_ms", "batch", "large_batch", "precisions", "compiled", "device", "seconds", "remeasure"),
+}
+"""Options that say what runs, and how."""
 
 
 @click.command("report")
-@click.option("--pool", "patterns", required=True, shell_complete=member_names, help="Names and patterns: 'wrn*,cnn6'.")
 @click.option(
-    "--ensemble", "files", multiple=True, type=click.Path(path_type=Path), help="An ensemble.json to show; repeat it."
+    "--pool", "patterns", required=True, type=TEXT, shell_complete=member_names, help="Names and patterns: 'wrn*,cnn6'."
 )
-@click.option("--tta", "sets", multiple=True, metavar="SET", help="View set; repeat it [default: none, flip].")
+@click.option("--ensemble", "files", multiple=True, type=PATH, help="An ensemble.json to show; repeat it.")
+@click.option(
+    "--tta", "sets", multiple=True, type=TEXT, metavar="SET", help="View set; repeat it [default: none, flip]."
+)
 @click.option("--max-members", type=click.IntRange(min=1), default=6, show_default=True, help="Of the pool's best k.")
-@click.option("--graphs", type=click.Path(path_type=Path), help="Folder of exported *.onnx, run by ONNX Runtime.")
+@click.option("--graphs", type=PATH, help="Folder of exported *.onnx, run by ONNX Runtime.")
 @click.option("--budget-ms", type=float, metavar="MS", help="Choose the best point of at most so many ms a batch.")
 @click.option("--budget-macs", type=float, metavar="G", help="Likewise, of at most so many 10^9 multiply-adds.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images, for the latency.")
 @click.option("--large-batch", type=click.IntRange(min=1), help="For the throughput [default: 64; on a GPU 512].")
-@click.option("--precision", "precisions", multiple=True, help="fp32, bf16, fp16 [default: fp32 and what is fastest].")
+@click.option(
+    "--precision", "precisions", multiple=True, type=TEXT, help="fp32, bf16, fp16 [default: fp32 and what is fastest]."
+)
 @click.option("--compile", "compiled", is_flag=True, help="Time torch.compile as well.")
-@click.option("--device", help="cpu, cuda [default: cuda if there is one].")
+@click.option("--device", type=TEXT, help="cpu, cuda [default: cuda if there is one].")
 @click.option("--seconds", type=float, default=2.0, show_default=True, help="For each measurement.")
 @click.option("--remeasure", is_flag=True, help="Measure again what was measured on this hardware before.")
 @click.option("--no-measure", is_flag=True, help="Run nothing: multiply-adds take the place of latencies.")
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data [default: the package, ZOO_DATA].")
+@click.option(
+    "--dataset", type=TEXT, help="If all are prediction files; entries know theirs [default: that of --data]."
+)
+@click.option("--size", type=click.IntRange(min=1), help="Likewise: pixels that pictures of many sizes are fitted to.")
+@click.option("--data", type=PATH, help="Folder with the data [default: the package, ZOO_DATA].")
 @click.option("--mistakes", type=click.IntRange(min=0), default=24, show_default=True, help="Pictures of them.")
-@click.option("--json", "json_to", type=click.Path(path_type=Path), help="Write all of it as JSON.")
-@click.option("--csv", "csv_to", type=click.Path(path_type=Path), help="Write the tables as CSV into a folder.")
-@click.option("--plots", "plots_to", type=click.Path(path_type=Path), help="Write the plots as SVG and PNG.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The page to write: report.html.")
+@click.option("--json", "json_to", type=PATH, help="Write all of it as JSON to a file, or - for stdout.")
+@click.option("--csv", "csv_to", type=PATH, help="Write the tables as CSV into a folder.")
+@click.option("--plots", "plots_to", type=PATH, help="Write the plots as SVG and PNG.")
+@click.option("-o", "--output", type=PATH, required=True, help="The page to write: report.html.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
     *,
@@ -71,6 +84,8 @@ def command(
     remeasure: bool,
     no_measure: bool,
     split: str,
+    dataset: str | None,
+    size: int | None,
     data: Path | None,
     mistakes: int,
     json_to: Path | None,
@@ -83,41 +98,52 @@ def command(
 
     Each is scored on the split and timed on this machine, warm; times are kept by hardware. The page is one file that
     loads nothing. Scores in fp32 are those of stored predictions; in another precision, each network runs once over the
-    split. Points are chosen by the validation split; the split that is shown takes no part in it.
+    split. Points are chosen by stored predictions for the validation split, which are in fp32; the split that is shown
+    takes no part in it.
 
     \b
       ensemble report --pool 'fastnet-seed*,wrn*' --budget-ms 20 -o report.html
       ensemble report --pool 'fastnet*' --ensemble ensemble.json --json report.json --plots plots -o report.html
     """
     budget = _budget(budget_ms, budget_macs)
-    _check(no_measure=no_measure, graphs=graphs, budget_ms=budget_ms, precisions=precisions, compiled=compiled)
+    _check(no_measure=no_measure, precisions=precisions)
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(f"--seconds {seconds:g}: give a finite time above 0")
     if json_to is not None and json_to.resolve() == output.resolve():
         raise UsageError(f"-o and --json are both {str(output)!r}: give two files")
-    check_output("-o", output)
-    check_output("--json", json_to)
+    if output == STDOUT:
+        raise UsageError("-o -: a page goes to a file; --json - writes what it says to stdout")
+    check_output("-o", output, files)
+    check_output("--json", json_to, files)
 
     from ensemble.evaluate import SplitSource, split_source
-    from ensemble.lockfile import read_lockfile
+    from ensemble.fit.leaks import refuse_mixed
+    from ensemble.fit.pool import SPLIT
+    from ensemble.lockfile import read_lockfile, read_provenance
     from ensemble.members import parse_members
     from ensemble.report.gather import Plan, gather
-    from ensemble.report.write import write
+    from ensemble.report.write import to_json, write
     from tta import view_set
     from zoo.cli.progress import Progress
 
     members = parse_members(patterns)
+    weighted = next((m.name for m in members if m.weight != 1), None)
+    if weighted is not None:
+        raise UsageError(f"--pool: {weighted!r} has a weight; give committees with weights as files: --ensemble FILE")
     names = [path.name for path in files]
-    committees = {p.name if names.count(p.name) == 1 else str(p): read_lockfile(p) for p in files}
+    paths = {path.name if names.count(path.name) == 1 else str(path): path for path in files}
+    committees = {name: read_lockfile(path) for name, path in paths.items()}
+    fits = {name: read_provenance(path) for name, path in paths.items()}
     sets = tuple(dict.fromkeys(sets or ("none", "flip")))
     for name in sets:
         view_set(name)
     for folder in (csv_to, plots_to):
         _check_folder(folder)
     everyone = [*members, *(m for committee in committees.values() for m in committee.members)]
-    source = split_source(everyone, split, data)
-    validation = SplitSource(source.dataset, "val", data, size=source.size, classes=source.classes)
-    plan = Plan(members, committees, sets, max_members, budget, mistakes)
+    refuse_mixed(everyone)
+    source = split_source(everyone, split, data, dataset=dataset, size=None if size is None else (size, size))
+    validation = SplitSource(source.dataset, SPLIT)  # stored predictions alone are read of it: it needs no images
+    plan = Plan(members, committees, sets, max_members, budget, mistakes, fits)
     with Progress(1, "reporting", "", quiet=quiet) as bar:
         bench = None
         if not no_measure:
@@ -133,8 +159,10 @@ def command(
         record = gather(plan, source, validation, bench=bench, tell=bar.note)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record = replace(record, hardware=_hardware(bench), command=_command_line(), made=now)
-    write(record, output, json_to=json_to, csv_to=csv_to, plots_to=plots_to)
-    click.echo(_summary(record, output))
+    if json_to is not None:  # first what took so long to gather
+        write_output(json_to, to_json(record))
+    write(record, output, csv_to=csv_to, plots_to=plots_to)
+    click.echo(_summary(record, output), err=json_to == STDOUT)
 
 
 def _budget(milliseconds: float | None, macs: float | None) -> "Budget | None":
@@ -147,19 +175,13 @@ def _budget(milliseconds: float | None, macs: float | None) -> "Budget | None":
     return None if milliseconds is None else Budget(milliseconds, MILLISECONDS)
 
 
-def _check(
-    *, no_measure: bool, graphs: Path | None, budget_ms: float | None, precisions: Sequence[str], compiled: bool
-) -> None:
+def _check(*, no_measure: bool, precisions: Sequence[str]) -> None:
     """Raise `UsageError` at options that do not go together."""
-    given = {
-        "--graphs": graphs is not None,
-        "--budget-ms": budget_ms is not None,
-        "--precision": bool(precisions),
-        "--compile": compiled,
-    }
-    clash = next((option for option, there in given.items() if there and no_measure), None)
-    if clash is not None:
-        raise UsageError(f"{clash} needs something to run: leave --no-measure out")
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+        if no_measure and given and option.name in _MEASURED:
+            raise UsageError(f"{option.opts[0]} needs something to run: leave --no-measure out")
     unknown = next((p for p in precisions if p not in {"fp32", "bf16", "fp16"}), None)
     if unknown is not None:
         raise UsageError(f"unknown --precision {unknown!r}; there are fp32, bf16, fp16")
@@ -238,14 +260,14 @@ def _summary(record: "Record", output: Path) -> str:
 
     best = record.points[record.closeup.point]
     low, high = best.scores.accuracy_ci95
-    missed = record.budget is not None and record.chosen is None
-    within = [f"no point is within {record.budget.limit:g} {record.budget.unit}"] if missed and record.budget else []
-    parts = [*within, f"{best.label}: {100 * best.scores.accuracy:.2f} % ({100 * low:.2f} to {100 * high:.2f})"]
+    parts = [
+        *([record.missed] if record.missed else []),
+        f"{best.label}: {100 * best.scores.accuracy:.2f} % ({100 * low:.2f} to {100 * high:.2f})",
+    ]
     if best.latency is not None:
         parts.append(f"{best.latency.median_ms:.3g} ms, p99 {best.latency.p99_ms:.3g} ms")
     front = sum(point.front for point in record.points)
     size = output.stat().st_size / 1e6
-    parts.append(
-        f"{record.closeup.why}; {len(record.points)} points, {front} on the front; wrote {output}, {size:.1f} MB"
-    )
+    points = f"{len(record.points):,} point{'s' if len(record.points) > 1 else ''}, {front:,} on the front"
+    parts.append(f"{record.closeup.why}; {points}; wrote {output}, {size:.1f} MB")
     return one_line("; ".join(parts))

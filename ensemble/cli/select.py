@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from ensemble.cli.options import check_budgets, check_fit, fit_options
+from ensemble.cli.options import STDOUT, check_budgets, check_fit, fit_options, write_output
 from zoo.cli.complete import member_names
+from zoo.cli.types import TEXT
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,14 +30,18 @@ __all__ = ["command"]
 
 
 @click.command("select")
-@click.option("--pool", "patterns", required=True, shell_complete=member_names, help="Names and patterns: 'wrn*,cnn6'.")
+@click.option(
+    "--pool", "patterns", required=True, type=TEXT, shell_complete=member_names, help="Names and patterns: 'wrn*,cnn6'."
+)
 @click.option("--max-members", type=click.IntRange(min=1), help="The most members.")
 @click.option("--budget-macs", type=float, metavar="G", help="The most 10^9 multiply-adds for an image, all views.")
 @click.option("--budget-ms", type=float, metavar="MS", help="The most milliseconds, summed over members measured here.")
-@click.option("--device", help="With --budget-ms: cpu, cuda [default: cuda if there is one].")
+@click.option("--device", type=TEXT, help="With --budget-ms: cpu, cuda [default: cuda if there is one].")
 @click.option("--batch", type=click.IntRange(min=1), help="With --budget-ms: images at a time [default: 1].")
 @click.option("--remeasure", is_flag=True, help="With --budget-ms: measure what was measured here before, too.")
-@click.option("--tta", "sets", multiple=True, metavar="SET", help="View set to try; repeat it [default: none, flip].")
+@click.option(
+    "--tta", "sets", multiple=True, type=TEXT, metavar="SET", help="View set to try; repeat it [default: none, flip]."
+)
 @click.option("--objective", type=click.Choice(["nll", "accuracy"]), default="nll", show_default=True)
 @click.option(
     "--method",
@@ -74,7 +79,7 @@ def command(
       ensemble select --pool '*' --max-members 3 --budget-macs 0.5 --tta none --tta flip -o small.json
     """
     began = time.perf_counter()
-    check_fit(split, output, dry_run=dry_run)
+    check_fit(split, output, dry_run=dry_run, as_json=as_json)
     check_budgets(budget_macs, budget_ms)
     _check_timing(timed=budget_ms is not None, device=device, batch=batch, remeasure=remeasure)
 
@@ -83,7 +88,7 @@ def command(
     from ensemble.fit.limits import Limits
     from ensemble.fit.pool import SPLIT, read_pool
     from ensemble.fit.select import select
-    from ensemble.lockfile import Committee, write_lockfile
+    from ensemble.lockfile import Committee, lockfile_text
     from ensemble.members import Member, parse_members
     from zoo.allocator import keep_freed_memory
 
@@ -116,8 +121,9 @@ def command(
     source = SplitSource(cards[0].dataset, SPLIT)
     report = score(committee, stored_ballots(committee, source), source, source="stored")
     fitted_on = {"split": SPLIT, "fingerprint": fingerprint, "images": len(pool.labels), "objective": objective}
-    if output is not None and not dry_run:
-        write_lockfile(output, committee, fitted_on=fitted_on, metrics={SPLIT: report.ensemble})
+    written = output if not dry_run else None
+    if written is not None:
+        write_output(written, lockfile_text(committee, fitted_on=fitted_on, metrics={SPLIT: report.ensemble}))
     best, single, everyone = baselines(pool, chosen.views, chosen.calibrated, cast("Objective", objective))
     unit = "10^9 multiply-adds an image" if budget_ms is None else f"ms for a batch of {batch or 1}"
     table = {
@@ -138,13 +144,13 @@ def command(
         "cross_validated_nll": chosen.cross_validated,
         "best_single": {"name": pool.names[best], **asdict(single)},
         "all_equal": asdict(everyone),
-        "output": str(output) if output is not None and not dry_run else None,
+        "output": None if written is None else str(written),
         "seconds": round(time.perf_counter() - began, 3),
     }
     if as_json:
         click.echo(json.dumps(table, indent=1))
     else:
-        _print_table(table)
+        _print_table(table, aside=written == STDOUT)
 
 
 def _check_timing(*, timed: bool, device: str | None, batch: int | None, remeasure: bool) -> None:
@@ -195,8 +201,8 @@ def _milliseconds(
     return {views: measured_costs(cards, views, cache, batch, remeasure=remeasure, tell=told) for views in sets}
 
 
-def _print_table(result: Mapping[str, Any]) -> None:
-    """Print what was selected for people, on stdout."""
+def _print_table(result: Mapping[str, Any], *, aside: bool) -> None:
+    """Print what was selected for people: on stdout, or `aside` on stderr."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -216,7 +222,7 @@ def _print_table(result: Mapping[str, Any]) -> None:
         (f"all {result['candidates']:,}, equal weights", everyone, None),
     ):
         table.add_row(escape(name), "", *_scores(scores), style=style)
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = Console(stderr=aside, width=None if (sys.stderr if aside else sys.stdout).isatty() else 100)
     console.print(table)
     how = {"equal": "equal weights: the data speaks for no others", "counts": "weights: how often each was chosen"}
     parts = [f"{result['method']} search by {fitted['objective']}", how.get(result["weights"], "fitted weights")]

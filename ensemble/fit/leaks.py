@@ -6,9 +6,26 @@ from ensemble.members import Member
 from zoo.entry import Entry
 from zoo.errors import DataError, UsageError
 
-__all__ = ["check_unseen", "refuse_unknown"]
+__all__ = ["check_unseen", "refuse_mixed", "refuse_unknown"]
 
 _SHOWN = 3
+
+
+def refuse_mixed(members: Sequence[Member]) -> None:
+    """Raise `DataError` if members tell different classes apart: a pattern such as `*` matches all that there is."""
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for member in members:
+        if isinstance(member.origin, Entry):
+            card = member.origin.card
+            found.setdefault((card.dataset, tuple(card.classes)), []).append(member.name)
+    if len(found) > 1:
+        said = "; ".join(
+            f"{len(classes)} classes of {data} ({', '.join(classes[:_SHOWN])}, ...): {_named(names)}"
+            for (data, classes), names in found.items()
+        )
+        raise DataError(
+            f"members must have the same classes in the same order: give names or patterns of one of these: {said}"
+        )
 
 
 def refuse_unknown(members: Sequence[Member]) -> list[Entry]:

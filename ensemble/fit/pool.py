@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.evaluate import common_dataset
-from ensemble.fit.leaks import check_unseen, refuse_unknown
+from ensemble.fit.leaks import check_unseen, refuse_mixed, refuse_unknown
 from ensemble.members import Member
 from ensemble.view_cache import cached_views
 from tta import view_set
@@ -86,12 +85,12 @@ def read_pool(members: Sequence[Member], sets: Sequence[str]) -> tuple[Pool, dic
         The pool, name -> entry, and the validation split's fingerprint.
 
     Raises:
-        UsageError, DataError: as `refuse_unknown`, `check_unseen` and `common_dataset`; or predictions for other
+        UsageError, DataError: as `refuse_mixed`, `refuse_unknown` and `check_unseen`; or predictions for other
             images than the others'.
         NotFoundError: an entry has no stored predictions for the split, or not under all views.
     """
+    refuse_mixed(members)
     entries = {entry.name: entry for entry in sorted(refuse_unknown(members), key=lambda e: e.name)}
-    common_dataset(members)
     views = views_of(sets)
     names = tuple(entries)
     first = _stored(entries[names[0]])
@@ -109,9 +108,10 @@ def read_pool(members: Sequence[Member], sets: Sequence[str]) -> tuple[Pool, dic
             known = {**cached_views(entry, SPLIT, stored.fingerprint), **known}
         for column, view in enumerate(views):
             if view not in known:
+                wanted = next(s for s in sets if view in views_of([s]))
                 raise NotFoundError(
                     f"{name!r} has no stored predictions for view {view!r}: run "
-                    f"`ensemble eval --members {name} --split {SPLIT} --fresh --tta SET` once"
+                    f"`ensemble eval --members {name} --tta {wanted} --split {SPLIT} --fresh` once, which keeps them"
                 )
             logits[row, column] = known[view].T
 

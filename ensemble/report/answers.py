@@ -10,7 +10,7 @@ from ensemble.lockfile import Committee
 from ensemble.members import Member
 from ensemble.merge import Vote, merge
 from ensemble.report.candidates import multiply_adds
-from ensemble.report.record import Stage
+from ensemble.report.record import UsedStage
 from zoo.data import Split
 from zoo.entry import Entry
 from zoo.errors import DataError, MenagerieError, NotFoundError
@@ -30,7 +30,7 @@ class Said:
 
     answers: Answers
     multiply_adds: float | None
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[UsedStage, ...] = ()
 
 
 def say(committee: Committee, votes: Sequence[Vote]) -> Said:
@@ -41,8 +41,7 @@ def say(committee: Committee, votes: Sequence[Vote]) -> Said:
     exits = stored_exits(committee, votes)
     shares, mean = usage(committee, exits)
     stages = tuple(
-        Stage(stage.members, stage.views, stage.threshold, float(share))
-        for stage, share in zip(committee.cascade, shares, strict=True)
+        UsedStage(**vars(stage), share=float(share)) for stage, share in zip(committee.cascade, shares, strict=True)
     )
     return Said(Answers(exits.probs, exits.top), None if mean is None else mean / 1e9, stages)
 
@@ -55,18 +54,20 @@ def fingerprint_of(members: Sequence[Member], source: SplitSource) -> str:
         NotFoundError: nobody has any.
     """
     marks: dict[str, str] = {}
+    silent: NotFoundError | None = None
     for member in members:
         try:
             origin = member.origin
             mark = (stored_split(origin, source) if isinstance(origin, Entry) else source.split).fingerprint
-        except NotFoundError:
-            continue  # said where its predictions are asked for
+        except NotFoundError as error:  # said where its predictions are asked for
+            silent = silent or error
+            continue
         marks.setdefault(mark, member.name)
     if len(marks) > 1:
         said = ", ".join(f"{name} ({mark[:8]})" for mark, name in marks.items())
         raise DataError(f"these are predictions for different {source.name} images: {said}")
     if not marks:
-        raise NotFoundError(f"no member of the pool has predictions for the {source.name} split")
+        raise NotFoundError(f"no member of the pool has predictions for the {source.name} split: {silent}") from silent
     return next(iter(marks))
 
 

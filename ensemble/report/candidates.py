@@ -121,13 +121,18 @@ def _fittable(members: Sequence[Member], sets: Sequence[str]) -> tuple[list[Memb
     """Return who can take part in a fit, and why the others cannot."""
     fit: list[Member] = []
     notes: list[str] = []
+    first = ""
     for member in members:
         try:
-            read_pool([member], sets)
+            _, _, mark = read_pool([member], sets)
         except MenagerieError as error:
             notes.append(f"in no committee of the pool: {error}")
-        else:
+            continue
+        first = first or mark
+        if mark == first:
             fit.append(member)
+        else:
+            notes.append(f"in no committee of the pool: {member.name!r} held out other images than {fit[0].name!r}")
     return fit, notes
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ensemble.report.record import Budget, Point
 
-__all__ = ["MILLISECONDS", "MULTIPLY_ADDS", "choose", "cost", "front", "ranking"]
+__all__ = ["MILLISECONDS", "MULTIPLY_ADDS", "choose", "cost", "front", "missed", "ranking"]
 
 MILLISECONDS, MULTIPLY_ADDS = "ms", "G multiply-adds"
 """The units of a budget."""
@@ -59,3 +59,10 @@ def choose(points: Sequence[Point], budget: Budget) -> int | None:
         if best is None or key < best[0]:
             best = (key, i)
     return None if best is None else best[1]
+
+
+def missed(points: Sequence[Point], budget: Budget) -> str:
+    """Return why `choose` finds nothing."""
+    within = any(price <= budget.limit for point in points if (price := cost(point, budget.unit)) is not None)
+    said = "whose validation accuracy is known is" if within else "is"
+    return f"no point {said} within the budget of {budget.limit:g} {budget.unit}"

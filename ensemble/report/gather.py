@@ -6,8 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ensemble.comparison import Answers
-from ensemble.evaluate import Ballots, SplitSource, stored_ballots, stored_split
-from ensemble.fit.leaks import check_unseen, refuse_unknown
+from ensemble.evaluate import Ballots, SplitSource, stored_ballots
 from ensemble.lockfile import Committee
 from ensemble.members import Member
 from ensemble.metrics import accuracy, nll
@@ -15,11 +14,12 @@ from ensemble.report.agreement import look_at_members
 from ensemble.report.answers import fingerprint_of, images_of, say
 from ensemble.report.candidates import Candidate, alone, best_of_pool, from_files, runnable
 from ensemble.report.closeup import closeup, scores
-from ensemble.report.front import MILLISECONDS, MULTIPLY_ADDS, choose, cost, front, ranking
+from ensemble.report.front import MILLISECONDS, MULTIPLY_ADDS, choose, cost, front, missed, ranking
+from ensemble.report.provenance import Provenance, held_out, is_fitted_on, said_of_fits, unseen
 from ensemble.report.record import RUNTIMES, Budget, Point, Record, Timing
 from zoo.data.split import Labels
 from zoo.entry import Entry
-from zoo.errors import DataError, NotFoundError, UsageError
+from zoo.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
     from ensemble.report.bench import Bench
@@ -41,6 +41,7 @@ class Plan:
         most: members of the largest committee of the pool.
         budget: of the chosen point, if there is one.
         mistakes: how many are shown.
+        fits: name of an ensemble file -> what it says it was fitted on, if it does.
         precisions: that networks run in; `fp32` is what stored predictions are of.
         runtimes: `frozen`, `compiled`.
         graphs: exported ones.
@@ -52,6 +53,7 @@ class Plan:
     most: int = 6
     budget: Budget | None = None
     mistakes: int = 24
+    fits: Mapping[str, Provenance] = field(default_factory=dict)
     precisions: Sequence[str] = ("fp32",)
     runtimes: Sequence[str] = ("frozen",)
     graphs: "Sequence[Graph]" = ()
@@ -89,8 +91,14 @@ def gather(
     """
     named = [*plan.members, *(m for committee in plan.files.values() for m in committee.members)]
     fingerprint = fingerprint_of(named, source)
+    if bench is not None and source.split.fingerprint != fingerprint:
+        raise DataError(
+            f"the {source.name} images at hand are not those of the stored predictions: give --data DIR, "
+            "or --no-measure to run nothing"
+        )
+    mark = held_out(named, validation)
     candidates = alone(plan.members, plan.sets)
-    tell(f"choosing committees of up to {plan.most} members")
+    tell(f"choosing committees, the largest of {plan.most}")
     best, notes = best_of_pool(plan.members, plan.sets, plan.most)
     rows: list[_Row] = []
     labels: Labels | None = None
@@ -105,24 +113,29 @@ def gather(
             notes.append(f"left out: {error}")
             continue
         labels = ballots.labels
-        rows += _rows(candidate, ballots, plan, _validated(candidate, validation), source, bench)
+        rows += _rows(candidate, ballots, plan, _validated(candidate, validation, mark), source, bench)
     if labels is None:
         raise NotFoundError("; ".join(notes))
+    classes = _classes(plan.members, source)
+    fits = {name: plan.fits.get(name) for name in plan.files}
     if bench is not None:
         for graph in plan.graphs:
+            made_for = graph.lockfile.get("dataset"), tuple(graph.lockfile.get("classes") or ())
+            if made_for != (source.dataset, classes):
+                data = f"{source.dataset} and its classes"
+                notes.append(f"left out: {graph.path.name} is for {made_for[0]}, not for {data}")
+                continue
             tell(f"running {graph.path.name}")
-            rows.append(_graph_row(graph, source, bench, labels))
+            rows.append(_graph_row(graph, source, bench, labels, mark))
+            fits[graph.path.name] = _fitted_on(graph)
     unit = MILLISECONDS if bench is not None else MULTIPLY_ADDS
     rows = [rows[i] for i in ranking([row.point for row in rows], unit)]
     on = front([(cost(row.point, unit), row.point.scores.accuracy) for row in rows])
     points = tuple(replace(row.point, front=kept) for row, kept in zip(rows, on, strict=True))
     chosen = None if plan.budget is None else choose(points, plan.budget)
-    looked_at, why = _to_look_at(points, plan.budget, chosen)
-    classes = _classes(plan.members, source)
+    looked_at, why = _to_look_at(points, plan, chosen)
     split, problem = images_of(source, fingerprint)
     members, agreement, missing = look_at_members(plan.members, plan.sets[-1], source)
-    if plan.budget is not None and chosen is None:
-        notes.append(f"no point is within the budget of {plan.budget.limit:g} {plan.budget.unit}")
     notes += [*missing, *([problem] if problem else []), *_unsteady(points)]
     return Record(
         dataset=source.dataset,
@@ -138,6 +151,8 @@ def gather(
         agreement=agreement,
         budget=plan.budget,
         chosen=chosen,
+        missed=None if plan.budget is None or chosen is not None else missed(points, plan.budget),
+        fitted=said_of_fits(fits, mark, source.name),
         device=None if bench is None else bench.device.type,
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -173,6 +188,7 @@ def _rows(
             source="stored" if ballots is kept else "fresh",
             val_accuracy=validated[0],
             val_nll=validated[1],
+            val_precision="fp32" if validated[0] is not None else None,
             multiply_adds=said.multiply_adds,
             latency=times[0],
             throughput=times[1],
@@ -202,10 +218,15 @@ def _fresh(bench: "Bench", committee: Committee, precision: str) -> Answers:
     return say(committee, bench.ballots(committee, precision).votes).answers
 
 
-def _graph_row(graph: "Graph", source: SplitSource, bench: "Bench", labels: Labels) -> _Row:
-    """Return the point of an exported graph."""
+def _fitted_on(graph: "Graph") -> Provenance:
+    found = graph.lockfile.get("fitted_on")
+    return found if isinstance(found, dict) else None
+
+
+def _graph_row(graph: "Graph", source: SplitSource, bench: "Bench", labels: Labels, mark: str | None) -> _Row:
+    """Return the point of an exported graph; what it states of another validation split than `mark` does not count."""
     ask = partial(graph.answers, source.split, source.name)
-    accuracy_there, loss_there = graph.validation
+    accuracy_there, loss_there = graph.validation if is_fitted_on(_fitted_on(graph), mark) else (None, None)
     small, large = bench.graph_times(graph)
     point = Point(
         name=graph.path.stem,
@@ -218,36 +239,49 @@ def _graph_row(graph: "Graph", source: SplitSource, bench: "Bench", labels: Labe
         source="fresh",
         val_accuracy=accuracy_there,
         val_nll=loss_there,
+        val_precision="fp32" if accuracy_there is not None else None,
         latency=small,
         throughput=large,
     )
     return _Row(point, ask)
 
 
-def _validated(candidate: Candidate, validation: SplitSource) -> tuple[float | None, float | None]:
-    """Return accuracy and log-loss on the validation split; None if it cannot be told, or a member may have seen it."""
+def _validated(candidate: Candidate, validation: SplitSource, mark: str | None) -> tuple[float | None, float | None]:
+    """Return accuracy and log-loss on the validation split; None if it cannot be told, or a member may have seen it.
+
+    Args:
+        candidate: who answers.
+        validation: the split.
+        mark: its fingerprint; points are not chosen by accuracies on different images.
+    """
+    if mark is None or any(unseen(member, validation) != mark for member in candidate.committee.members):
+        return None, None
     try:
-        for entry in refuse_unknown(candidate.committee.members):
-            check_unseen(entry, stored_split(entry, validation).fingerprint)
         ballots = stored_ballots(candidate.committee, validation)
-    except (NotFoundError, DataError, UsageError):
+    except (NotFoundError, DataError):
         return None, None
     said = say(candidate.committee, ballots.votes).answers
     loss = nll(said.probs, ballots.labels) if said.likelihood else None
     return accuracy(said.top, ballots.labels), loss
 
 
-def _to_look_at(points: Sequence[Point], budget: Budget | None, chosen: int | None) -> tuple[int, str]:
-    """Return the number of the point to look at closely, and why it is this one."""
-    if chosen is not None and budget is not None:
-        return chosen, f"chosen for the budget of {budget.limit:g} {budget.unit}, by its validation accuracy"
-    files = [i for i, p in enumerate(points) if p.kind in {"ensemble", "cascade"} and p.source == "stored"]
-    if files:
-        return files[0], "the ensemble file"
-    best = choose([replace(p, multiply_adds=0.0) for p in points], Budget(0.0, MULTIPLY_ADDS))
-    if best is not None:
-        return best, "the best on the validation split"
-    return max(range(len(points)), key=lambda i: points[i].scores.accuracy), "the most accurate"
+def _to_look_at(points: Sequence[Point], plan: Plan, chosen: int | None) -> tuple[int, str]:
+    """Return the number of the point to look at closely, and why it is this one; scores shown here do not decide."""
+    if chosen is not None and plan.budget is not None:
+        best = points[chosen]
+        how = "" if best.val_precision == best.precision else f" in {best.val_precision}"
+        limit = f"{plan.budget.limit:g} {plan.budget.unit}"
+        return chosen, f"chosen for the budget of {limit}, by its validation accuracy{how}"
+    some = [i for i, point in enumerate(points) if point.source == "stored"] or [*range(len(points))]
+    files = [i for i in some if points[i].name in plan.files]
+    some = files or some
+    number = choose([replace(points[i], multiply_adds=0.0) for i in some], Budget(0.0, MULTIPLY_ADDS))
+    if number is not None:
+        why = "the best of the ensemble files on the validation split" if files else "the best on the validation split"
+        return some[number], why if len(plan.files) != 1 else "the ensemble file"
+    first = next(iter(plan.files), plan.members[0].name)
+    number = next((i for i in some if points[i].name == first), some[0])
+    return number, "the first that was given, as none has a validation accuracy"
 
 
 def _classes(members: Sequence[Member], source: SplitSource) -> tuple[str, ...]:

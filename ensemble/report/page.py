@@ -22,6 +22,9 @@ __all__ = ["drawings", "page", "shown"]
 _MANY = 20
 """Of more classes, the page shows the commonest mistakes instead of the whole matrix."""
 _MOST = 50
+_NOTES = 3  # at the top; where there are more, all of them are at the bottom
+_NBSP = "\N{NO-BREAK SPACE}"
+_NOT_ON_FRONT = ("NLL", "validated")  # they are among all points: the first table is no wider than the page
 _PERCENTS = (*range(0, 100, 10), 95, 99, 100)
 
 
@@ -58,6 +61,8 @@ def page(record: Record) -> str:
         .render(
             record=record,
             focus=record.points[record.closeup.point],
+            validated=_validated(record.points[record.closeup.point]),
+            notes_on_top=_NOTES,
             against="latency" if timed else "multiply-adds",
             timed=timed,
             plots=plots,
@@ -96,7 +101,8 @@ def _environment() -> Environment:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "shown": shown,
-        "percent": lambda value: f"{100 * value:.2f}\N{NO-BREAK SPACE}%",
+        "count": lambda n, thing: f"{n:,} {thing}{'' if n == 1 else 's'}",
+        "percent": lambda value: f"{100 * value:.2f}{_NBSP}%",
         "ms": _three,
         "thousands": lambda value: f"{value:,}",
     }
@@ -116,12 +122,12 @@ def _compact(record: Record, found: Mapping[str, Table]) -> dict[str, Table]:
     numbers = {i: n for n, i in enumerate((i for i, p in enumerate(record.points) if p.front), 1)}
     rows = [(numbers.get(i), *_point_row(record, i)) for i in range(len(record.points))]
     columns = (
-        *("front", "point", "accuracy", "95 % interval", "median (ms)", "p99 (ms)", "images/s"),
-        *("multiply-adds (G)", "NLL", "views", "runs as"),
+        *("front", "point", "views", "runs as", "accuracy", "95 % interval", "median (ms)", "p99 (ms)", "images/s"),
+        *("multiply-adds (G)", "NLL", "validated"),
     )
     whole = Table("points", "All points, the cheapest first", columns, tuple(rows))
-    on = tuple(row for row in rows if row[0] is not None)
-    compact = {"points": whole.filled(), "front": Table("front", "On the front", columns, on).filled()}
+    on = Table("front", "On the front", columns, tuple(row for row in rows if row[0] is not None))
+    compact = {"points": whole.filled(), "front": on.without(*_NOT_ON_FRONT).filled()}
     if "latency" in found:
         whole = found["latency"]
         rows_shown = tuple(row for row in whole.rows if row[0] in _PERCENTS)
@@ -149,16 +155,25 @@ def _point_row(record: Record, i: int) -> tuple[Cell, ...]:
     low, high = (f"{100 * end:.2f}" for end in p.scores.accuracy_ci95)
     return (
         p.name + (f" ({', '.join(marks)})" if marks else ""),
+        p.views,
+        f"{p.runtime}, {p.precision}",
         p.scores.accuracy,
-        f"{low} to {high}",
+        f"{low} to {high}".replace(" ", _NBSP),
         p.latency.median_ms if p.latency else None,
         p.latency.p99_ms if p.latency else None,
         p.throughput.images_per_second if p.throughput else None,
         p.multiply_adds,
         p.scores.nll,
-        p.views,
-        f"{p.runtime}, {p.precision}",
+        _validated(p),
     )
+
+
+def _validated(point: Point) -> str | None:
+    """Return the validation accuracy, and the precision that it is of where that is another than the point's."""
+    if point.val_accuracy is None:
+        return None
+    of = "" if point.val_precision == point.precision else f" in {point.val_precision}"
+    return f"{100 * point.val_accuracy:.2f} %{of}".replace(" ", _NBSP)
 
 
 def _stages(point: Point) -> Table:

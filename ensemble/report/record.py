@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ensemble.cascade.stages import Stage
+
 __all__ = [
     "FORMAT",
     "RUNTIMES",
@@ -22,8 +24,8 @@ __all__ = [
     "Record",
     "ReliabilityBin",
     "Scores",
-    "Stage",
     "Timing",
+    "UsedStage",
 ]
 
 FORMAT = "menagerie.report/1"
@@ -77,12 +79,9 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stage of a cascade: its members and views, and the share of the images that it answers."""
+class UsedStage(Stage):
+    """A stage of a cascade, and the share of the images that it answers."""
 
-    members: tuple[str, ...]
-    views: str
-    threshold: float
     share: float
 
 
@@ -94,7 +93,7 @@ class Point:
         name: what people call it.
         kind: what it is.
         members: names.
-        views: name of the view set.
+        views: name of the view set, as `--tta` takes it.
         precision: of the networks: fp32, bf16, fp16, int8.
         runtime: `PyTorch`, `PyTorch compiled`, `ONNX Runtime`.
         scores: on the reported split.
@@ -102,6 +101,8 @@ class Point:
             precision (compilation is taken to change no answer).
         val_accuracy: on the validation split, by which points are chosen; None if it is not known.
         val_nll: likewise.
+        val_precision: of the networks that the two are of: they are read from stored predictions, which are in fp32
+            whatever `precision` is; None without them.
         multiply_adds: for an image, all views; of a cascade, the mean over images. None if a card does not say.
         latency: at the small batch; None if nothing was measured, as of somebody's predictions.
         throughput: at the large batch.
@@ -120,11 +121,12 @@ class Point:
     source: str
     val_accuracy: float | None = None
     val_nll: float | None = None
+    val_precision: str | None = None
     multiply_adds: float | None = None
     latency: Timing | None = None
     throughput: Timing | None = None
     teacher: str | None = None
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[UsedStage, ...] = ()
     front: bool = False
 
     @property
@@ -255,9 +257,11 @@ class Record:
         points: all, the fastest first.
         budget: that was given.
         chosen: number of the point chosen for the budget, by its validation accuracy.
+        missed: why nothing was chosen for the budget; None if something was, or without a budget.
         closeup: of the chosen point, or of the most telling one.
         members: the pool.
         agreement: None of a single member.
+        fitted: on what weights, temperatures and thresholds were fitted, and points chosen; a sentence.
         device: that was measured on: `cpu` or `cuda`; None if nothing was measured.
         hardware: what it is and which versions ran, label -> value.
         notes: what a reader has to know, e.g. what was left out and why.
@@ -276,6 +280,8 @@ class Record:
     agreement: Agreement | None
     budget: Budget | None = None
     chosen: int | None = None
+    missed: str | None = None
+    fitted: str = ""
     device: str | None = None
     hardware: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

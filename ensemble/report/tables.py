@@ -108,7 +108,8 @@ def _points(record: Record) -> Table:
     columns = (
         *("name", "kind", "members", "teacher", "views", "precision", "runtime", "front", "chosen"),
         *_SCORES,
-        *("answers", "validation accuracy", "validation NLL (nats)", "multiply-adds (G)"),
+        *("answers", "validation accuracy", "validation NLL (nats)", "validation precision"),
+        "multiply-adds (G)",
         *("batch", "runs", "median (ms)", "p90 (ms)", "p99 (ms)", "mean (ms)"),
         *("large batch", "median of the large batch (ms)", "p99 of the large batch (ms)", "images/s"),
     )
@@ -117,7 +118,7 @@ def _points(record: Record) -> Table:
             *(p.name, p.kind, " ".join(p.members), p.teacher, p.views, p.precision, p.runtime),
             *("yes" if p.front else "", "yes" if i == record.chosen else ""),
             *_scores(p.scores),
-            *(p.source, p.val_accuracy, p.val_nll, p.multiply_adds),
+            *(p.source, p.val_accuracy, p.val_nll, p.val_precision, p.multiply_adds),
             *_timing(p),
         )
         for i, p in enumerate(record.points)

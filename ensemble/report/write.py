@@ -7,16 +7,20 @@ from ensemble.report.ink import png, svg
 from ensemble.report.page import drawings, page
 from ensemble.report.record import Record
 from ensemble.report.tables import tables, to_csv
-from zoo.files import atomic_write
+from zoo.files import atomic_write, storage_errors
 
-__all__ = ["write", "write_plots"]
+__all__ = ["to_json", "write", "write_plots"]
+
+
+def to_json(record: Record) -> str:
+    """Return all of a record as JSON."""
+    return json.dumps(record.to_dict(), indent=1) + "\n"
 
 
 def write(
     record: Record,
     output: Path,
     *,
-    json_to: Path | None = None,
     csv_to: Path | None = None,
     plots_to: Path | None = None,
 ) -> None:
@@ -25,16 +29,17 @@ def write(
     Args:
         record: what it says.
         output: the page.
-        json_to: a file for all of the record.
-        csv_to: an existing folder for `TABLE.csv`.
-        plots_to: an existing folder for `PLOT.svg` and `PLOT.png`.
+        csv_to: a folder for `TABLE.csv`, made if it is not there.
+        plots_to: likewise for `PLOT.svg` and `PLOT.png`.
 
     Raises:
         StorageError: the disk refuses.
     """
-    if json_to is not None:  # first what took so long to gather
-        atomic_write(json_to, (json.dumps(record.to_dict(), indent=1) + "\n").encode())
     atomic_write(output, page(record).encode())
+    for folder in (csv_to, plots_to):
+        if folder is not None:
+            with storage_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
     if csv_to is not None:
         for name, table in tables(record).items():
             atomic_write(csv_to / f"{name}.csv", to_csv(table).encode())

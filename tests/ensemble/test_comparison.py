@@ -1,6 +1,7 @@
 """Two ensembles compared: what is measured against the plain metrics, and when the sentence may claim something."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import stats
 
 from ensemble.comparison import METRICS, Answers, Comparison, compare, verdict
 from ensemble.metrics import aurc, brier, ece, nll, wilson_interval
+from zoo.errors import UsageError
 
 Labels = npt.NDArray[np.int64]
 
@@ -75,6 +77,30 @@ def test_the_nll_differences_interval_is_scipys_paired_one(labels: Labels) -> No
     each = np.log(a.probs[rows, labels]) - np.log(b.probs[rows, labels])
     peer = stats.bootstrap((each,), np.mean, n_resamples=20_000, rng=0).confidence_interval
     assert (gap.low, gap.high) == pytest.approx((peer.low, peer.high), abs=0.05 * (peer.high - peer.low))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p, _: (p, p), r"a is of type ndarray: give Answers\(probs, probs.argmax\(1\)\)"),
+        (lambda p, t: (Answers(p, t), [1, 2]), "b is of type list"),
+        (lambda p, t: (Answers(p, t), Answers(p[:9], t[:9])), r"b has probs \[9, 5\] and top \[9\] for 400 labels"),
+        (lambda p, _: (Answers(p, p), Answers(p, p)), r"a has probs \[400, 5\] and top \[400, 5\] for 400 labels"),
+        (lambda p, t: (Answers(p[:, :3], t), Answers(p, t)), "labels go from 0 to 4, but a has 3 classes"),
+    ],
+)
+def test_what_are_no_answers_to_these_images_is_one_line(
+    labels: Labels, make: Callable[..., tuple[Answers, Answers]], says: str
+) -> None:
+    side = answers(1, labels)
+    with pytest.raises(UsageError, match=says):
+        compare(*make(side.probs, side.top), labels)
+
+
+def test_labels_are_numbers_of_classes(labels: Labels) -> None:
+    side = answers(1, labels)
+    with pytest.raises(UsageError, match=r"labels is float64 \[400\]: give numbers of classes"):
+        compare(side, side, labels.astype(float))
 
 
 def test_exchanging_the_two_mirrors_everything(labels: Labels) -> None:

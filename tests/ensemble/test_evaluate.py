@@ -130,7 +130,9 @@ def test_an_entry_is_no_prediction_file(zoo: "Zoo") -> None:
 
 def test_views_that_an_earlier_run_kept_are_used(zoo: "Zoo") -> None:
     committee = zoo.committee("tiny-a", "flip+shift1")
-    with pytest.raises(NotFoundError, match=r"'tiny-a' has no stored predictions for view 'shift-1-1'.*give --fresh"):
+    with pytest.raises(
+        NotFoundError, match=r"'tiny-a' has no stored predictions for view 'shift-1-1' of --tta flip.shift1: run"
+    ):
         stored_ballots(committee, zoo.split_source())
     names = ("shift-1-1", "flip+shift-1-1", "shift+1+1", "flip+shift+1+1")
     extra = {name: np.full((60, 10), i, np.float32) for i, name in enumerate(names)}
@@ -161,7 +163,9 @@ def test_an_entry_without_predictions_asks_for_a_fresh_run(
     with pytest.raises(NotFoundError, match=r"bare has no predictions\.safetensors"):
         stored_ballots(zoo.committee("bare"), zoo.split_source())
     make_entry(zoo.source, "half", splits={"test": zoo.split})
-    with pytest.raises(NotFoundError, match="'half' has no stored predictions for the val split: give --fresh"):
+    with pytest.raises(
+        NotFoundError, match="'half' has no stored predictions for the val split: only `ensemble eval --fresh` runs"
+    ):
         stored_ballots(zoo.committee("half"), zoo.split_source("val"))
     del tmp_path
 

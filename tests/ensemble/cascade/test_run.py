@@ -14,7 +14,7 @@ from ensemble.cascade.run import Cascade
 from ensemble.cascade.stages import Stage
 from ensemble.cascade.stored import Exits, stored_exits
 from ensemble.evaluate import Ballots
-from ensemble.fresh import fresh_ballots, fresh_exits
+from ensemble.fresh import fresh_ballots, fresh_exits, load_whole
 from ensemble.lockfile import Committee, write_lockfile
 from ensemble.merge import Merge, merge
 from ensemble.module import Ensemble
@@ -185,6 +185,29 @@ def test_load_gives_what_runs_early_exits_and_the_whole_on_request(zoo: "Zoo", t
         assert torch.equal(net.disagreement(images), verdict.disagreement)
 
 
+def test_networks_that_are_loaded_answer_the_ballots_and_the_cascade(zoo: "Zoo") -> None:
+    committee, _ = staged(zoo)
+    source = zoo.split_source()
+    whole = load_whole(committee, source, device=CPU)
+    own, shared = (fresh_ballots(committee, source, device=CPU, whole=net) for net in (None, whole))
+    assert shared.labels.tolist() == own.labels.tolist()
+    for one, other in zip(own.votes, shared.votes, strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+        assert (one.weight, one.temperature) == (other.weight, other.temperature)
+    found, alone = (fresh_exits(committee, source, device=CPU, whole=net) for net in (whole, None))
+    np.testing.assert_array_equal(found.probs, alone.probs)
+    np.testing.assert_array_equal(found.stage, alone.stage)
+
+
+def test_networks_that_give_nan_are_an_error(zoo: "Zoo") -> None:
+    committee, _ = staged(zoo)
+    source = zoo.split_source()
+    whole = load_whole(committee, source, device=CPU)
+    whole.temperatures.fill_(torch.nan)
+    with pytest.raises(DataError, match="not finite"):
+        fresh_exits(committee, source, device=CPU, whole=whole)
+
+
 @pytest.mark.parametrize("limit", [None, 37])
 def test_a_fresh_run_is_in_the_order_of_the_ballots(zoo: "Zoo", limit: int | None) -> None:
     committee, _ = staged(zoo)
@@ -214,5 +237,6 @@ def test_a_fresh_run_on_other_classes_is_refused(zoo: "Zoo") -> None:
     committee, _ = staged(zoo)
     source = zoo.split_source()
     source.split = replace(source.split, classes=tuple("abcdefghij"))
-    with pytest.raises(DataError, match="'tiny-a' has the classes airplane"):
-        fresh_exits(committee, source, device=CPU)
+    for use in (fresh_exits, load_whole):
+        with pytest.raises(DataError, match="'tiny-a' has the classes airplane"):
+            use(committee, source, device=CPU)

@@ -10,7 +10,7 @@ import pytest
 from ensemble.cascade.stages import Stage
 from ensemble.cascade.stored import answers, describe, stage_costs, stored_exits
 from ensemble.merge import Vote, merge
-from ensemble.metrics import brier, ece, nll
+from ensemble.metrics import brier, ece, nll, wilson_interval
 from tests.ensemble.cascade.conftest import MadeUp
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def test_the_description_is_counted(make: Make) -> None:
         assert stage["accuracy"] == (exits.top[rows] == labels[rows]).sum() / rows.sum()
     assert found["whole"] == {
         "accuracy": float((top == labels).mean()),
+        "accuracy_ci95": list(wilson_interval(int((top == labels).sum()), 300)),
         "nll": nll(probs, labels),
         "brier": brier(probs, labels),
         "ece": ece(probs, labels, top),

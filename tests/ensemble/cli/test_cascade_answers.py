@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
 
 from ensemble.cascade.stages import Stage
+from ensemble.cascade.stored import stored_exits
+from ensemble.evaluate import stored_ballots
 from ensemble.lockfile import Committee, read_lockfile
+from ensemble.merge import merge
 from tests.ensemble.cli.conftest import lock, read
+from zoo.entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tests.ensemble.conftest import Outcome, Zoo
 
@@ -61,6 +66,26 @@ def test_eval_shows_the_cascade_beside_the_whole(fittable: "Zoo", cli: "Cli", st
     assert fittable.source.is_dir()
 
 
+def test_eval_says_whose_interval_it_is(fittable: "Zoo", cli: "Cli", tmp_path: Path) -> None:
+    committee = two_stages(fittable, 0.5, 1.0)
+    words = ["eval", "--ensemble", lock(tmp_path / "hasty.json", committee), "--split", "val"]
+    report = read(cli(*words, "--json", "-"))
+    ballots = stored_ballots(committee, fittable.split_source("val"))
+    said = []
+    for found, top in (
+        (report["ensemble"], stored_exits(committee, ballots.votes).top),
+        (report["cascade"]["whole"], merge(ballots.votes, "probs")[1]),
+    ):
+        right = int((top == ballots.labels).sum())
+        interval = binomtest(right, 400).proportion_ci(method="wilson")
+        assert found["accuracy"] == right / 400
+        assert found["accuracy_ci95"] == pytest.approx([interval.low, interval.high])
+        said.append(f"{100 * interval.low:.2f} to {100 * interval.high:.2f} %")
+    assert said[0] != said[1]
+    out = cli(*words).out
+    assert f"the cascade's 95 % interval {said[0]}, the whole ensemble's {said[1]} (Wilson); the cascade's Brier" in out
+
+
 def test_eval_fresh_runs_the_early_exits(
     fittable: "Zoo", cli: "Cli", running: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +111,21 @@ def test_eval_fresh_runs_the_early_exits(
     assert (seen[-1], few["images"]) == (7, 7)
 
 
+def test_eval_fresh_loads_each_network_once(
+    fittable: "Zoo", cli: "Cli", running: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    original = Entry.load
+
+    def spy(self: Entry) -> "nn.Module":
+        loaded.append(self.name)
+        return original(self)
+
+    monkeypatch.setattr(Entry, "load", spy)
+    read(cli("eval", "--ensemble", running, "--fresh", "--data", fittable.data, "--device", "cpu", "--json", "-", "-q"))
+    assert sorted(loaded) == ["tiny-a", "tiny-b"]
+
+
 def test_compare_scores_the_cascades_answers(cli: "Cli", staged: Path) -> None:
     plain = lock(staged.with_name("plain.json"), replace(read_lockfile(staged), cascade=()))
     report = read(cli("compare", plain, staged, "--json", "-"))
@@ -97,8 +137,8 @@ def test_compare_scores_the_cascades_answers(cli: "Cli", staged: Path) -> None:
     assert "cascade" not in report["a"]
     assert [s["threshold"] for s in report["b"]["cascade"]] == [0.9, 0.0]
     out = cli("compare", plain, staged).out
-    assert f"A: {plain}: 2 members, views: none, flip, merge: probs\n" in out
-    assert f"B: {staged}: 2 members, views: none, flip, merge: probs, a cascade of 2 stages\n" in out
+    assert f"A: {plain}: 2 members, views: flip, merge: probs\n" in out
+    assert f"B: {staged}: 2 members, views: flip, merge: probs, a cascade of 2 stages\n" in out
 
 
 def test_predict_asks_no_more_than_it_needs(fittable: "Zoo", cli: "Cli", running: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_json_agrees_with_eval_about_each_side(knowing: "Zoo", cli: "Cli") -> No
     assert (report["dataset"], report["split"], report["images"]) == ("cifar10", "test", 60)
     for key, members in (("a", "tiny-a"), ("b", "tiny-b,tiny-c=0.5")):
         side, alone = report[key], read(cli("eval", "--members", members, "--tta", "flip", "--json", "-"))
-        assert (side["name"], side["views"], side["merge"]) == (members, alone["views"], alone["merge"])
+        assert (side["name"], side["views"], side["merge"]) == (members, "flip", alone["merge"])
         assert [(m["name"], m["weight"]) for m in side["members"]] == [
             (m["name"], m["weight"]) for m in alone["members"]
         ]
@@ -88,9 +88,14 @@ def test_two_lockfiles(knowing: "Zoo", cli: "Cli", tmp_path: Path) -> None:
     a = lock(tmp_path / "A.json", knowing.committee("tiny-b", "none"))
     b = lock(tmp_path / "B.json", knowing.committee("tiny-b,tiny-c", "flip", "logits", 1.5))
     report = read(cli("compare", a, b, "--json", "-"))
-    assert (report["a"]["name"], report["a"]["views"], report["a"]["merge"]) == (str(a), ["none"], "probs")
-    assert (report["b"]["views"], report["b"]["merge"]) == (["none", "flip"], "logits")
+    assert (report["a"]["name"], report["a"]["views"], report["a"]["merge"]) == (str(a), "none", "probs")
+    assert (report["b"]["views"], report["b"]["merge"]) == ("flip", "logits")
     assert (report["a"]["temperature"], report["b"]["temperature"]) == (1.0, 1.5)
+    assert (report["a"]["calibrated"], report["b"]["calibrated"]) == (False, True)
+    only = "only {} has temperatures: some of the difference in NLL, Brier, ECE and AURC is calibration\n"
+    assert only.format("B") in cli("compare", a, b).out
+    assert only.format("A") in cli("compare", b, a).out
+    assert "has temperatures" not in cli("compare", b, b).out
     for key, path in (("a", a), ("b", b)):
         alone = read(cli("eval", "--ensemble", path, "--json", "-"))["ensemble"]
         assert report[key]["metrics"]["nll"]["value"] == pytest.approx(alone["nll"], abs=1e-12)
@@ -99,9 +104,9 @@ def test_two_lockfiles(knowing: "Zoo", cli: "Cli", tmp_path: Path) -> None:
 def test_a_lockfile_against_members(knowing: "Zoo", cli: "Cli", tmp_path: Path) -> None:
     a = lock(tmp_path / "A.json", knowing.committee("tiny-b", "none"))
     report = read(cli("compare", a, "tiny-c", "--tta", "flip", "--json", "-"))
-    assert (report["a"]["views"], report["b"]["views"]) == (["none"], ["none", "flip"])
+    assert (report["a"]["views"], report["b"]["views"]) == ("none", "flip")
     turned = read(cli("compare", "tiny-c", a, "--tta", "flip", "--json", "-"))
-    assert (turned["a"]["views"], turned["b"]["views"]) == (["none", "flip"], ["none"])
+    assert (turned["a"]["views"], turned["b"]["views"]) == ("flip", "none")
     assert turned["difference"]["nll"]["value"] == pytest.approx(-report["difference"]["nll"]["value"], abs=1e-12)
 
 
@@ -109,7 +114,7 @@ def test_the_same_members_under_other_views_and_merges(knowing: "Zoo", cli: "Cli
     del knowing
     words = ["compare", "tiny-b,tiny-c", "tiny-b,tiny-c", "--tta", "none", "--tta", "flip", "--json", "-"]
     report = read(cli(*words, "--merge", "probs", "--merge", "vote"))
-    assert (report["a"]["views"], report["b"]["views"]) == (["none"], ["none", "flip"])
+    assert (report["a"]["views"], report["b"]["views"]) == ("none", "flip")
     assert (report["a"]["merge"], report["b"]["merge"]) == ("probs", "vote")
     assert report["a"]["metrics"]["nll"] is not None
     assert report["b"]["metrics"]["nll"] is report["difference"]["nll"] is None
@@ -197,7 +202,13 @@ def test_other_images_are_not_compared(zoo: "Zoo", cli: "Cli", reseal: Callable[
         (["tiny-a", "tiny-b", "--merge", "avg"], 2, "unknown --merge 'avg'"),
         (["a.json", "b.json", "--tta", "flip"], 2, "--tta is for members: an ensemble.json has its own"),
         (["tiny-a", "b.json", "--merge", "vote", "--merge", "vote"], 2, "--merge is for members"),
-        (["tiny-a", "tiny-b", "--tta", "crops5"], 1, "run `ensemble eval --fresh` on it first, which keeps them"),
+        (["tiny-a", "tiny-b", "--tta", "crops5"], 1, "--tta crops5 --split test --fresh` once, which keeps them"),
+        (["tiny-a", ""], 2, "Invalid value for 'B': nothing is in it"),
+        (["tiny-a", "tiny-b", "--tta", ""], 2, "Invalid value for '--tta': nothing is in it"),
+        (["tiny-a", "tiny-b", "--merge", ""], 2, "Invalid value for '--merge': nothing is in it"),
+        (["tiny-a", "tiny-b", "--data", ""], 2, "Invalid value for '--data': nothing is in it"),
+        (["tiny-a", "tiny-b", "--json", ""], 2, "Invalid value for '--json': nothing is in it"),
+        (["tiny-a", "b.json", "--json", "b.json"], 2, "--json 'b.json' would overwrite what is read"),
         (["tiny-a", "tiny-b", "--split", "train"], 2, "'--split': 'train' is not one of 'test', 'val'"),
         (["tiny-a", "tiny-b", "--dataset", "cifar100"], 2, "'tiny-a' classifies cifar10"),
         (["tiny-a", "tiny-b", "--json", "no/such/x.json"], 2, "is not a file in an existing folder"),

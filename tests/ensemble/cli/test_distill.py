@@ -61,7 +61,8 @@ def teachers(zoo: "Zoo", reseal: Callable[[Path], None]) -> "Zoo":
 @pytest.fixture
 def lockfile(teachers: "Zoo", tmp_path: Path) -> Path:
     path = tmp_path / "ensemble.json"
-    fitted = {"split": "val", "fingerprint": "4" * 64, "images": 10, "objective": "nll"}
+    held_out = teachers.entry("tiny-a").predictions().splits["val"].fingerprint
+    fitted = {"split": "val", "fingerprint": held_out, "images": 10, "objective": "nll"}
     write_lockfile(path, teachers.committee(views="flip", temperature=0.5), fitted_on=fitted, metrics={})
     return path
 

@@ -92,7 +92,7 @@ def test_the_table_says_what_the_json_says(knowing: "Zoo", cli: "Cli", tmp_path:
     assert (done.code, done.err) == (0, "")
     report = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert list(report) == REPORT_KEYS
-    assert "cifar10 test, 60 images, views: none, flip" in done.out
+    assert "cifar10 test, 60 images, views: flip" in done.out
     whole = report["ensemble"]
     rows = [(m["name"], f"{m['weight']:g}", m) for m in report["members"]]
     for label, weight, row in [*rows, ("ensemble of 2, merge: probs", "", whole)]:
@@ -156,8 +156,9 @@ def test_other_views_are_run_once_and_kept(zoo: "Zoo", cli: "Cli") -> None:
     words = ["eval", "--members", "tiny-a", "--tta", "flip+shift1", "--json", "-"]
     before = cli(*words)
     assert before.code == 1
-    assert "give --fresh" in before.error
-    fresh = read(cli(*words, "--fresh", "--data", zoo.data, "--device", "cpu", "-q"))
+    hint = "ensemble eval --members tiny-a --tta flip+shift1 --split test --fresh"
+    assert f"run `{hint}` once, which keeps them" in before.error
+    fresh = read(cli(*hint.split()[1:], "--json", "-", "--data", zoo.data, "--device", "cpu", "-q"))
     stored = read(cli(*words))
     assert (fresh["source"], stored["source"]) == ("fresh", "stored")
     assert fresh["views"] == stored["views"]

@@ -50,7 +50,15 @@ if TYPE_CHECKING:
         (["--ensemble", "e.json"], 1, "cannot read e.json"),
         (["--members", "tiny-a", "--data", "nowhere"], 1, "'nowhere' does not exist"),
         (["--members", "tiny-a", "--json", "no/such/x.json"], 2, "is not a file in an existing folder"),
-        (["--members", "tiny-a", "--tta", "crops5"], 1, "view 'shift-2-2' of --tta crops5: give --fresh"),
+        (["--members", "tiny-a", "--tta", "crops5"], 1, "view 'shift-2-2' of --tta crops5: run `ensemble eval --mem"),
+        (["--members", ""], 2, "'--members': nothing is in it"),
+        (["--ensemble", ""], 2, "'--ensemble': nothing is in it"),
+        (["--members", "tiny-a", "--tta", ""], 2, "'--tta': nothing is in it"),
+        (["--members", "tiny-a", "--merge", " "], 2, "'--merge': nothing is in it"),
+        (["--members", "tiny-a", "--data", ""], 2, "'--data': nothing is in it"),
+        (["--members", "tiny-a", "--dataset", ""], 2, "'--dataset': nothing is in it"),
+        (["--members", "tiny-a", "--fresh", "--device", ""], 2, "'--device': nothing is in it"),
+        (["--members", "tiny-a", "--json", ""], 2, "'--json': nothing is in it"),
         (["--members", "tiny-a", "tiny-b"], 2, "tiny-b"),
         (["--member", "tiny-a"], 2, "--member"),
     ],
@@ -162,3 +170,20 @@ def test_json_to_a_folder(zoo: "Zoo", cli: "Cli", tmp_path: Path) -> None:
     assert done.code == 2
     assert "is not a file in an existing folder" in done.error
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("word", ["e.json", "../here/e.json", "link.json", "b.npz"])
+def test_what_is_read_is_not_overwritten(
+    zoo: "Zoo", cli: "Cli", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_lockfile(Path("e.json"), zoo.committee("tiny-a,tiny-b"), fitted_on=None, metrics={})
+    Path("link.json").symlink_to("e.json")
+    np.savez("b.npz", logits=zoo.logits("tiny-b"), labels=zoo.split.labels)
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    words = ["--members", "tiny-a,b.npz"] if word == "b.npz" else ["--ensemble", "e.json"]
+    done = cli("eval", *words, "--data", zoo.data, "--json", word)
+    assert (done.code, done.out) == (2, "")
+    assert done.error == f"--json {word!r} would overwrite what is read: give another file"
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before

@@ -86,7 +86,7 @@ def test_other_pictures_need_fresh(cli: "Cli", tmp_path: Path) -> None:
     done = cli("eval", "--members", "a,b", "--data", other)
     assert done.code == 1
     assert "'a' has stored predictions for other test images" in done.error
-    assert done.error.endswith("give --fresh")
+    assert done.error.endswith("only `ensemble eval --fresh` runs its network")
     report = read(cli("eval", "--members", "a,b", "--data", other, "--fresh", "--device", "cpu", "--json", "-"))
     assert report["images"] == 12
     assert report["ensemble"]["accuracy"] * 12 == pytest.approx(round(report["ensemble"]["accuracy"] * 12))

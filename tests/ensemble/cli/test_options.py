@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from ensemble.cli.options import committee_options, read_committee
+from ensemble.cli.options import STDOUT, check_fit, check_output, committee_options, read_committee, write_output
 from ensemble.lockfile import Committee, write_lockfile
 from ensemble.members import Member
-from zoo.errors import NotFoundError, UsageError
+from zoo.errors import NotFoundError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from tests.ensemble.conftest import Zoo
@@ -87,3 +87,35 @@ def test_a_command_gets_all_four_options() -> None:
 
     names = {option for parameter in command.params for option in parameter.opts}
     assert names == {"--members", "--ensemble", "--tta", "--merge"}
+
+
+def test_outputs_lie_in_folders_that_there_are_and_are_not_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    for free in (None, STDOUT, Path("x.json"), Path("there/x.json"), tmp_path / "x.json"):
+        check_output("-o", free, [Path("in.json")])
+    for path in (Path("there"), Path("not/x.json")):
+        with pytest.raises(UsageError, match=f"^-o '{path}' is not a file in an existing folder$"):
+            check_output("-o", path)
+    for path in (Path("in.json"), Path("there/../in.json"), tmp_path / "in.json"):
+        with pytest.raises(UsageError, match=r"would overwrite what is read: give another file$"):
+            check_output("--json", path, [Path("other.json"), Path("in.json")])
+
+
+def test_one_thing_is_printed() -> None:
+    for as_json, dry_run in ((False, False), (True, True)):
+        check_fit(None, STDOUT, dry_run=dry_run, as_json=as_json)
+    with pytest.raises(UsageError, match="-o - and --json both write to stdout"):
+        check_fit(None, STDOUT, dry_run=False, as_json=True)
+
+
+def test_text_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_output(tmp_path / "x.json", "some\ntext\n")
+    assert (tmp_path / "x.json").read_text(encoding="utf-8") == "some\ntext\n"
+    assert capsys.readouterr().out == ""
+    write_output(STDOUT, "some\ntext\n")
+    assert capsys.readouterr().out == "some\ntext\n"
+    with pytest.raises(StorageError, match="cannot write"):
+        write_output(tmp_path / "no" / "x.json", "text")

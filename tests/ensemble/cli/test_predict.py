@@ -129,6 +129,17 @@ def test_without_members_the_shipped_ones_answer_with_flip(
     assert default != read(cli(*named))
 
 
+def test_progress_is_on_stderr_unless_quiet(
+    zoo: "Zoo", cli: "Cli", pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del zoo
+    monkeypatch.setattr("zoo.cli.progress._APART", 0.0)  # seconds between lines
+    loud, quiet = (cli("predict", "--members", "tiny-a", *words, *pictures) for words in ([], ["-q"]))
+    assert "classifying: 6/6 pictures" in loud.err
+    assert (quiet.code, quiet.err) == (0, "")
+    assert quiet.out == loud.out
+
+
 def test_pictures_of_other_sizes_in_one_go(zoo: "Zoo", cli: "Cli", tmp_path: Path) -> None:
     large = Image.fromarray(zoo.split.images[0]).resize((320, 320), Image.Resampling.NEAREST)
     large.save(tmp_path / "large.png")
@@ -188,6 +199,13 @@ def test_a_huge_picture(zoo: "Zoo", cli: "Cli", tmp_path: Path) -> None:
         (["predict", "--members", "other.npz", "0.png"], 2, "predictions only"),
         (["predict", "--members", "tiny-a,other.npz", "0.png"], 2, "predictions only"),
         (["predict", "--ensemble", "lost.json", "0.png"], 1, "cannot read lost.json"),
+        (["predict", ""], 2, "'IMAGE...': nothing is in it"),
+        (["predict", "0.png", ""], 2, "'IMAGE...': nothing is in it"),
+        (["predict", "--members", "", "0.png"], 2, "'--members': nothing is in it"),
+        (["predict", "--ensemble", "", "0.png"], 2, "'--ensemble': nothing is in it"),
+        (["predict", "--tta", "", "0.png"], 2, "'--tta': nothing is in it"),
+        (["predict", "--merge", "", "0.png"], 2, "'--merge': nothing is in it"),
+        (["predict", "--device", "", "0.png"], 2, "'--device': nothing is in it"),
     ],
 )
 @pytest.mark.usefixtures("pictures")

@@ -5,10 +5,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from ensemble.lockfile import write_lockfile
 
 if TYPE_CHECKING:
     from tests.ensemble.conftest import Outcome, Zoo
@@ -58,6 +63,23 @@ def test_a_measured_report_says_where_and_is_quick_the_second_time(zoo: "Zoo", c
 @pytest.mark.parametrize(
     ("words", "said", "code"),
     [
+        (("--no-measure", "--seconds", "2"), "--seconds needs something to run: leave --no-measure out", 2),
+        (("--no-measure", "--batch", "1"), "--batch needs something to run: leave --no-measure out", 2),
+        (("--no-measure", "--large-batch", "8"), "--large-batch needs something to run", 2),
+        (("--no-measure", "--device", "cpu"), "--device needs something to run: leave --no-measure out", 2),
+        (("--no-measure", "--remeasure"), "--remeasure needs something to run: leave --no-measure out", 2),
+        (("--no-measure", "--data", "/no/where"), "data folder '/no/where' does not exist", 1),
+        (("--no-measure", "-q", "--tta", "crops5"), "--tta crops5 --split test --fresh` once, which keeps them", 1),
+        (("-o", "-"), "-o -: a page goes to a file; --json - writes what it says to stdout", 2),
+        (("--ensemble", "e.json", "--json", "e.json"), "--json 'e.json' would overwrite what is read", 2),
+        (("--pool", "tiny-a,tiny-b=1.2"), "--pool: 'tiny-b' has a weight", 2),
+        *(
+            ((option, ""), f"{option}': nothing is in it", 2)
+            for option in ("--pool", "--ensemble", "--tta", "--graphs", "--precision", "--device", "--data", "--json")
+        ),
+        (("--csv", ""), "'--csv': nothing is in it", 2),
+        (("--plots", ""), "'--plots': nothing is in it", 2),
+        (("-o", ""), "nothing is in it", 2),
         (("--budget-ms", "nan"), "--budget-ms nan: a budget is a finite number above 0", 2),
         (("--budget-ms", "1", "--budget-macs", "1"), "give one of --budget-macs and --budget-ms", 2),
         (("--no-measure", "--budget-ms", "3"), "--budget-ms needs something to run: leave --no-measure out", 2),
@@ -79,6 +101,52 @@ def test_what_makes_no_sense_is_one_line(
     assert said in done.error
     assert done.code == code
     assert not (tmp_path / "r.html").exists()
+
+
+def test_json_on_stdout_is_all_of_stdout(zoo: "Zoo", cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("--pool", "tiny-a", "--tta", "none", "--no-measure", "--data", zoo.data, "-q")
+    done = cli("report", *words, "--json", "-", "-o", "r.html")
+    assert done.code == 0
+    assert json.loads(done.out)["points"][0]["name"] == "tiny-a"
+    assert "; 1 point, 0 on the front; wrote r.html, " in done.err
+    assert [path.name for path in tmp_path.iterdir() if path.name not in {"source", "home"}] == ["r.html"]
+
+
+def test_what_a_file_was_fitted_on_and_a_missed_budget_are_on_the_page(zoo: "Zoo", cli: Cli, tmp_path: Path) -> None:
+    page, file = tmp_path / "r.html", tmp_path / "mine.json"
+    fitted = {"split": "test", "fingerprint": "0" * 64, "images": 60, "objective": "nll"}
+    write_lockfile(file, zoo.committee(), fitted_on=fitted, metrics={})
+    words = ("--pool", "tiny-*", "--no-measure", "--data", zoo.data, "--budget-macs", "1e-9", "-q", "-o", page)
+    done = cli("report", *words, "--ensemble", file)
+    missed = "no point is within the budget of 1e-09 G multiply-adds"
+    assert done.out.startswith(f"{missed}; mine.json")
+    assert "But mine.json was fitted on the test split." in page.read_text(encoding="utf-8")
+    assert f'<p class="missed">{missed}</p>' in page.read_text(encoding="utf-8")
+
+
+def test_members_for_other_data_are_named(zoo: "Zoo", cli: Cli, tmp_path: Path, reseal: Callable[[Path], None]) -> None:
+    config = zoo.source / "tiny-b" / "config.json"
+    config.write_text(replace(zoo.entry("tiny-b").card, dataset="svhn").to_json(), encoding="utf-8")
+    reseal(config.parent)
+    done = cli("report", "--pool", "tiny-*", "--no-measure", "-o", tmp_path / "r.html")
+    assert "give names or patterns of one of these" in done.error
+    assert "'tiny-a', 'tiny-c'; " in done.error
+    assert "svhn" in done.error
+
+
+def test_pictures_of_many_sizes_need_a_size_for_prediction_files(cli: Cli, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pictures" / part / name
+            folder.mkdir(parents=True)
+            for side in range(20, 24):
+                Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).save(folder / f"{side}.png")
+    np.savez(tmp_path / "a.npz", logits=rng.standard_normal((8, 2)).astype(np.float32), labels=np.repeat([0, 1], 4))
+    words = ("--pool", tmp_path / "a.npz", "--data", tmp_path / "pictures", "--no-measure", "-o", tmp_path / "r.html")
+    assert "give --size N" in cli("report", *words).error
+    assert cli("report", *words, "--size", "20", "-q").code == 0
 
 
 def test_a_file_in_the_place_of_a_folder_is_refused(zoo: "Zoo", cli: Cli, tmp_path: Path) -> None:

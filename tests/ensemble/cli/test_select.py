@@ -245,6 +245,9 @@ def test_accuracy_is_an_objective(fittable: "Zoo", choose: Choose) -> None:
         (["--pool", "tiny-*", "--dry-run", "--batch", "8"], 2, "--batch goes with --budget-ms"),
         (["--pool", "tiny-*", "--dry-run", "--max-members", "0"], 2, "'--max-members'"),
         (["--pool", "tiny-*", "--dry-run", "--method", "random"], 2, "'--method'"),
+        (["--pool", "", "--dry-run"], 2, "Invalid value for '--pool': nothing is in it"),
+        (["--pool", "tiny-*", "--dry-run", "--tta", ""], 2, "Invalid value for '--tta': nothing is in it"),
+        (["--pool", "tiny-*", "--dry-run", "--budget-ms", "1", "--device", ""], 2, "'--device': nothing is in it"),
         (["--pool", "tiny-*", "-o", "no/such/e.json"], 2, "-o 'no/such/e.json' is not a file in an existing folder"),
     ],
 )
@@ -274,6 +277,27 @@ def test_a_member_that_held_other_images_out_is_refused(
     code, _, err = choose("--pool", "tiny-*", "--dry-run", "-q")
     assert code == 1
     assert "'tiny-b' cannot take part in a fit on the validation split" in err
+
+
+def test_a_pattern_that_matches_members_for_other_data_is_refused_with_their_names(
+    fittable: "Zoo", choose: Choose, reseal: Callable[[Path], None]
+) -> None:
+    config = fittable.source / "tiny-b" / "config.json"
+    config.write_text(replace(fittable.entry("tiny-b").card, dataset="svhn").to_json(), encoding="utf-8")
+    reseal(config.parent)
+    code, _, err = choose("--pool", "tiny-*", "--dry-run", "-q")
+    assert code == 1
+    assert err.count("\n") == 1
+    for words in ("give names or patterns of one of these", "'tiny-a', 'tiny-c'; ", "svhn", "'tiny-b'"):
+        assert words in err
+
+
+def test_the_lockfile_can_go_to_stdout(fittable: "Zoo", choose: Choose, tmp_path: Path) -> None:
+    assert choose("--pool", "tiny-*", "-q", "-o", tmp_path / "e.json")[0] == 0, fittable
+    code, out, err = choose("--pool", "tiny-*", "-q", "-o", "-")
+    assert code == 0
+    assert out == (tmp_path / "e.json").read_text(encoding="utf-8")
+    assert "ensemble of" in err
 
 
 def test_a_prediction_file_is_refused(fittable: "Zoo", choose: Choose, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.selection import file_entries, made_up
-from ensemble.fit.leaks import check_unseen, refuse_unknown
+from ensemble.fit.leaks import check_unseen, refuse_mixed, refuse_unknown
 from ensemble.members import Member
 from zoo.entry import Entry, write_entry
 from zoo.errors import DataError, UsageError
@@ -36,6 +36,21 @@ def test_who_says_nothing_may_not(entry: Entry) -> None:
     silent = [other(entry, name=f"silent-{n}", trained_on=None) for n in range(5)]
     with pytest.raises(DataError, match="'silent-0', 'silent-1', 'silent-2' and 2 more cannot take part in a fit"):
         refuse_unknown([Member(e.name, e) for e in (entry, *silent)])
+
+
+def test_members_for_different_data_are_named_with_their_classes(entry: Entry, tmp_path: Path) -> None:
+    hundred = tuple(f"class {i}" for i in range(100))
+    strangers = [other(entry, name=f"stranger-{n}", dataset="cifar100", classes=hundred) for n in range(5)]
+    refuse_mixed([Member(entry.name, entry), Member("file.npz", tmp_path / "file.npz")])
+    refuse_mixed([Member(e.name, e) for e in strangers])
+    with pytest.raises(DataError) as caught:
+        refuse_mixed([Member(e.name, e) for e in (entry, *strangers)])
+    said = str(caught.value)
+    assert "give names or patterns of one of these" in said
+    assert "10 classes of made-up (class0, class1, class2, ...): 'made-up-0000'; " in said
+    assert said.endswith(
+        "cifar100 (class 0, class 1, class 2, ...): 'stranger-0', 'stranger-1', 'stranger-2' and 2 more"
+    )
 
 
 def test_a_prediction_file_may_not(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ TRAINED = {"images": 1, "fingerprint": "1" * 64, "held_out": "7" * 64}
             lambda val: replace(val, views={"none": val.views["none"]}),
             {},
             NotFoundError,
-            r"no stored predictions for view 'flip': run `ensemble eval --members made-up-0000 --split val --fresh",
+            "view 'flip': run `ensemble eval --members made-up-0000 --tta flip --split val --fresh` once",
         ),
         (
             lambda val: replace(val, views={v: np.pad(z, ((0, 0), (0, 1))) for v, z in val.views.items()}),

@@ -1,6 +1,7 @@
 """What committees say, and of which images."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,3 +58,9 @@ def test_images_at_hand_must_be_those_of_the_predictions(zoo: "Zoo") -> None:
 def test_a_split_that_nobody_has_predictions_for_is_an_error(zoo: "Zoo") -> None:
     with pytest.raises(NotFoundError, match="no member of the pool has predictions for the other split"):
         fingerprint_of(parse_members("tiny-a"), zoo.split_source("other"))
+
+
+def test_a_folder_that_is_not_there_is_what_is_said(zoo: "Zoo", tmp_path: Path) -> None:
+    del zoo
+    with pytest.raises(NotFoundError, match=r"data folder .*nowhere' does not exist"):
+        fingerprint_of(parse_members("tiny-a"), SplitSource("cifar10", "test", tmp_path / "nowhere"))

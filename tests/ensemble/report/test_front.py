@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.report.front import MILLISECONDS, MULTIPLY_ADDS, choose, cost, front, ranking
+from ensemble.report.front import MILLISECONDS, MULTIPLY_ADDS, choose, cost, front, missed, ranking
 from ensemble.report.record import Budget, Record
 
 small = st.integers(0, 6).map(float)
@@ -54,6 +54,15 @@ def test_scores_on_the_reported_split_choose_nothing(record: Callable[..., Recor
     assert choose(points, budget) == choose(flattered, budget)
     unknown = [replace(p, val_accuracy=None) for p in points]
     assert choose(unknown, budget) is None
+
+
+def test_why_nothing_is_chosen(record: Callable[..., Record]) -> None:
+    points = [replace(p, val_accuracy=None) for p in record().points]
+    assert missed(points, Budget(1e-6, MILLISECONDS)) == "no point is within the budget of 1e-06 ms"
+    assert (
+        missed(points, Budget(9, MILLISECONDS))
+        == "no point whose validation accuracy is known is within the budget of 9 ms"
+    )
 
 
 def test_ties_go_to_the_smaller_loss_and_then_to_the_smaller_cost(record: Callable[..., Record]) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -101,6 +102,49 @@ def test_it_says_what_is_what(read: Reader) -> None:
     assert "something was left out" in said
 
 
+def test_a_missed_budget_stands_on_the_card(read: Reader) -> None:
+    assert 'class="missed"' not in page(make_record())
+    text = page(replace(make_record(), chosen=None, missed="no point is within the budget of 1 <ms>"))
+    card = text[text.index('<div class="card">') : text.index("<dl>")]
+    assert "no point is within the budget of 1 &lt;ms&gt;" in card
+    assert "In focus" in text
+    assert "In focus" not in " ".join(read.text)
+
+
+def test_the_header_says_what_was_fitted_on_what_and_notes_come_first() -> None:
+    made = replace(make_record(), fitted="But e.json <i>was</i> not.", notes=("one", "two"))
+    text = page(made)
+    header = text[: text.index("<main>")]
+    assert "But e.json &lt;i&gt;was&lt;/i&gt; not." in header
+    assert "<li>one</li><li>two</li>" in header
+    assert text.count("<li>one</li>") == 1
+    many = page(replace(made, notes=tuple(f"note {i}" for i in range(9))))
+    header, rest = many.split("<main>")
+    assert (header.count("<li>note"), rest.count("<li>note")) == (3, 9)
+    assert '<a href="#made">6 more notes</a>' in header
+
+
+def test_one_of_a_thing_is_no_more_than_one() -> None:
+    said = " ".join(" ".join(Reader(page(make_record(points=1, members=1, budget=None))).text).split())
+    assert "1 point from 1 member, scored on the 200 images" in said
+
+
+def test_validation_accuracies_of_another_precision_are_marked() -> None:
+    record = make_record()
+    text = page(record)
+    half = record.points[record.closeup.point]
+    assert half.val_accuracy is not None
+    said = f"{100 * half.val_accuracy:.2f}\N{NO-BREAK SPACE}%"
+    in_fp32 = f"{said}\N{NO-BREAK SPACE}in\N{NO-BREAK SPACE}fp32"
+    card = text[text.index('<div class="card">') : text.index("</dl>")]
+    assert ("in\N{NO-BREAK SPACE}fp32" in card) == (half.precision != "fp32")
+    assert {p.precision for p in record.points} == {"fp32", "bf16"}
+    cells = re.findall(r"<td>([\d.]+\N{NO-BREAK SPACE}%(?:\N{NO-BREAK SPACE}in\N{NO-BREAK SPACE}fp32)?)</td>", text)
+    assert len(cells) == len(record.points)
+    assert sum("fp32" in cell for cell in cells) == sum(p.precision == "bf16" for p in record.points)
+    assert in_fp32 in text or half.precision == "fp32"
+
+
 @pytest.mark.parametrize(
     "options",
     [{"timed": False, "budget": None, "members": 1, "points": 1}, {"classes": ("a", "b")}],
@@ -118,7 +162,7 @@ def test_a_hundred_classes_and_many_points_are_a_small_page() -> None:
     text = page(made)
     assert len(text) < 2e6
     assert len(Reader(text).all("image")) >= 1, "a large matrix is one picture"
-    assert "more rows are in the CSV file" in text
+    assert "more rows in the CSV file" in text
 
 
 @pytest.mark.parametrize(

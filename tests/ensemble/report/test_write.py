@@ -8,17 +8,16 @@ from PIL import Image
 
 from ensemble.report.record import FORMAT, Record
 from ensemble.report.tables import tables
-from ensemble.report.write import write, write_plots
+from ensemble.report.write import to_json, write, write_plots
 
 
 def test_all_files_are_written_and_json_has_everything(record: Callable[..., Record], tmp_path: Path) -> None:
     made = record()
-    for name in ("csv", "plots", "again"):
-        (tmp_path / name).mkdir()
-    page, table = tmp_path / "r.html", tmp_path / "r.json"
-    write(made, page, json_to=table, csv_to=tmp_path / "csv", plots_to=tmp_path / "plots")
+    (tmp_path / "again").mkdir()
+    page = tmp_path / "r.html"
+    write(made, page, csv_to=tmp_path / "csv", plots_to=tmp_path / "plots")
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
-    found = json.loads(table.read_text(encoding="utf-8"))
+    found = json.loads(to_json(made))
     assert found["format"] == FORMAT
     assert found == json.loads(json.dumps(made.to_dict()))
     assert len(found["points"]) == len(made.points)

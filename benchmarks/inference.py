@@ -8,18 +8,18 @@ Every contender asks the same networks (the five fastnets that ship, with flip a
 the same CIFAR-10 test images, each in a process of its own, in turns; who comes first changes from round to round:
 
 - `plain`: a loop over networks and views, as tutorials show; fp32, the default memory layout;
-- `plain, small batches`: the same, 32 images at a time, as our frozen networks work on a CPU;
 - `ttach`: its `ClassificationTTAWrapper` around each network of a list;
 - `torch-uncertainty`: its `deep_ensembles`, over the image and its mirror image;
+- each of these again in small batches, 32 images at a time, as our frozen networks work on a CPU;
 - `ours, theirs`: the frozen committee at their precision and layout, in a process like theirs;
 - `ours`: `ensemble.freeze` as it ships, with the allocator's setting of our commands (`zoo.allocator`);
 - `ours, compiled`: the same through `torch.compile`;
 - `cascade`: the same committee in stages that `ensemble cascade` fits on the validation split.
 
-`plain, our allocator` is no contender: it shows what the allocator's setting is worth. Each contender's top classes are
-held to the plain loop's: this ends with 1 if one but the cascade agrees on less than 99.9 %. A ratio is to the fastest
-peer of the same round; the median of the rounds is what counts. Then one image at a time, where the distribution
-matters: median and 99th percentile, the medians of the rounds.
+`plain, small batches, our allocator` is no contender: it shows what both are worth to a plain loop. Each contender's
+top classes are held to the plain loop's: this ends with 1 if one but the cascade agrees on less than 99.9 %. A ratio is
+to the fastest peer of the same round; the median of the rounds is what counts. Then one image at a time, where the
+distribution matters: median and 99th percentile, the medians of the rounds.
 """
 
 import argparse
@@ -51,9 +51,11 @@ from zoo.data import load_split
 
 MEMBERS = [f"fastnet-seed{seed}" for seed in range(1, 6)]
 LIBRARIES = ("ttach", "torch-uncertainty")
-PEERS = ("plain", "plain, small batches", *LIBRARIES)
+SMALL_BATCHES = ", small batches"
+PEERS = ("plain", *LIBRARIES, *(name + SMALL_BATCHES for name in ("plain", *LIBRARIES)))
+ALLOCATED = "plain, small batches, our allocator"
 SHIPPED = ("ours", "ours, compiled", "cascade")
-CONTENDERS = (*PEERS, "plain, our allocator", "ours, theirs", *SHIPPED)
+CONTENDERS = (*PEERS, ALLOCATED, "ours, theirs", *SHIPPED)
 SMALL = 32
 AGREEMENT = 0.999
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,11 +91,11 @@ def deep_ensembles(nets: list[nn.Module]) -> Callable[[Tensor], Tensor]:
 
 def build(name: str, device: torch.device, lockfile: Path) -> Run:
     """Return what a contender runs."""
-    if name.startswith("plain") or name in LIBRARIES:
+    if name in {*PEERS, ALLOCATED}:
         nets = [store.find(member).load().eval().to(device) for member in MEMBERS]
         card = store.find(MEMBERS[0]).card
         mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (card.mean, card.std))
-        make = {"ttach": ttach_list, "torch-uncertainty": deep_ensembles}.get(name, plain)
+        make = {"ttach": ttach_list, "torch-uncertainty": deep_ensembles}.get(name.partition(",")[0], plain)
         run = make(nets)
         return lambda pixels: run((pixels.permute(0, 3, 1, 2).contiguous() / 255 - mean) / std)
     committee = ensemble.load(lockfile) if name == "cascade" else ensemble.load(",".join(MEMBERS), views="flip")
@@ -104,18 +106,18 @@ def build(name: str, device: torch.device, lockfile: Path) -> Run:
 
 def versions(name: str) -> dict[str, str]:
     """Return the versions that a contender ran with."""
-    return {package: metadata.version(package) for package in ("torch", *({name} & set(LIBRARIES)))}
+    return {package: metadata.version(package) for package in ("torch", *({name.partition(",")[0]} & set(LIBRARIES)))}
 
 
 def run_one(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return a contender's images a second, its latencies one image at a time, and leave its answers in a file."""
     device = torch.device(arguments.device)
-    if name in {*SHIPPED, "plain, our allocator"}:
+    if name in {*SHIPPED, ALLOCATED}:
         keep_freed_memory()
     images = load_split("cifar10", "test").images[: arguments.images]
     run = build(name, device, arguments.lockfile)
     with torch.inference_mode():
-        size = SMALL if name == "plain, small batches" else arguments.batch_size
+        size = SMALL if SMALL_BATCHES in name else arguments.batch_size
         for batch in device_batches(images[: 2 * size], size, device):
             run(batch)  # warm
         if name == "ours, compiled" and not all(net.compiled for net in run.nets):  # type: ignore[attr-defined]
@@ -143,7 +145,7 @@ def fit_cascade(lockfile: Path, drop: float) -> None:
 
 def measure_all(arguments: argparse.Namespace) -> Iterator[dict[str, dict[str, Any]]]:
     """Yield each round's results by contender, with the agreement with the plain loop."""
-    names = [n for n in CONTENDERS if arguments.peer or n not in LIBRARIES]
+    names = [n for n in CONTENDERS if arguments.peer or n.partition(",")[0] not in LIBRARIES]
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(arguments.rounds):
             results, tops = {}, {}
@@ -157,7 +159,7 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[dict[str, dict[str, A
                 done = subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  # ourselves
                 tops[name] = np.load(answers)
                 results[name] = json.loads(done.stdout.splitlines()[-1])
-                print(f"  {name:<22}{results[name]['images_per_second']:>8,.0f} images/s", file=sys.stderr)
+                print(f"  {name:<36}{results[name]['images_per_second']:>8,.0f} images/s", file=sys.stderr)
             for name in names:
                 results[name]["agreement"] = float((tops[name] == tops["plain"]).mean())
             if len(torches := {result["versions"]["torch"] for result in results.values()}) > 1:
@@ -179,8 +181,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=3000, help="Of the test split.")
-    parser.add_argument("--batch-size", type=int, default=500)
+    parser.add_argument("--images", type=int, default=2048, help="Of the test split; whole batches.")
+    parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument(
         "--singly", type=float, default=4.0, help="Seconds of one image at a time, in each round; 0 for none."
     )
@@ -190,6 +192,8 @@ def main() -> None:
         parser.add_argument(hidden, type=str if hidden == "--one" else Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.images % arguments.batch_size or arguments.images % SMALL:
+        parser.error(f"--images {arguments.images} are no whole batches")
     if arguments.one:
         print(json.dumps(run_one(arguments.one, arguments)))
         return
@@ -238,13 +242,13 @@ def show(about: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
         f"five fastnets with flip, {about['images']:,} test images in batches of {about['batch_size']}, "
         f"{about['rounds']} rounds; {about['device']}; {used}"
     )
-    print(f"{'':<22} images/s   of the fastest peer   same class   one image: median, p99")
+    print(f"{'':<36} images/s   of the fastest peer   same class   one image: median, p99")
     for name, row in rows.items():
         ratio = f"{statistics.median(row['ratios']):.2f} ({row['ratios'][0]:.2f} to {row['ratios'][-1]:.2f})"
         singly = row["singly"]
         times = f"{singly['median_ms']:.1f} ms, {singly['p99_ms']:.1f} ms" if singly else ""
         same = f"{100 * row['agreement']:.2f} %"
-        print(f"{name:<22}{row['images_per_second']:>9,.0f}   {ratio:>19}   {same:>10}   {times:>23}")
+        print(f"{name:<36}{row['images_per_second']:>9,.0f}   {ratio:>19}   {same:>10}   {times:>23}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from torch import nn
 from ensemble.cascade.run import Cascade
 from ensemble.module import Ensemble
 from tta.freeze import FrozenNet, Setting
+from zoo.errors import UsageError
 
 __all__ = ["freeze"]
 
@@ -26,8 +27,12 @@ def freeze(model: _Model, setting: Setting | None = None) -> _Model:
         setting: where and how the networks run [default: `Setting.best()`].
 
     Raises:
-        UsageError: it is frozen already.
+        UsageError: it is none of the two, in training mode, or frozen already.
     """
+    if not isinstance(model, Ensemble | Cascade):
+        raise UsageError(f"{type(model).__name__} is no committee: a single network is frozen by tta.freeze.FrozenNet")
+    if any(net.training for net in model.nets):
+        raise UsageError("the committee is in training mode: call its eval() first")
     setting = setting or Setting.best()
     if isinstance(model, Cascade):
         setting = replace(setting, dynamic=True)

@@ -22,6 +22,8 @@ FORMAT = "menagerie.ensemble/1"
 
 _WEIGHTS, _TEMPERATURES = (1e-12, 1e12), (1e-6, 1e6)  # beyond them, sums and quotients in fp32 overflow to NaN
 _MOST_IMAGES = 1 << 53
+_OBJECTIVES = ("nll", "accuracy", "cascade")  # the last where nothing but a cascade's stages was fitted
+_LONGEST = 1 << 26  # bytes of a file; a thousand members take a third of a million
 _SHOWN = 40  # characters of what somebody wrote into a file
 
 
@@ -115,7 +117,11 @@ def read_provenance(path: Path, committee: Committee | None = None) -> dict[str,
 def _read(path: Path) -> _Locked:
     """Return what a lockfile says, checked in itself; errors as in `read_lockfile`."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_LONGEST + 1)
+        if len(content) > _LONGEST:
+            raise CorruptError(f"{path} has more than {_LONGEST:,} bytes, which no ensemble has")
+        table = json.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise NotFoundError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -183,7 +189,7 @@ def _fitted_on(table: dict[str, Any]) -> dict[str, Any] | None:
         "split": text(said, "split", of),
         "fingerprint": digest(said, "fingerprint", of),
         "images": int(images),
-        "objective": text(said, "objective", of),
+        "objective": choice(said, "objective", of, _OBJECTIVES),
     }
 
 

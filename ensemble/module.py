@@ -16,6 +16,10 @@ from zoo.errors import DataError, UsageError
 __all__ = ["Ensemble", "Verdict"]
 
 
+_ROUNDING = 0.01
+"""How far floating point images may be beyond 0..1, as resizing leaves them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Verdict:
     """What a committee says of N images.
@@ -100,7 +104,7 @@ class Ensemble(nn.Module):
         """Run every network once over every view, and return all that the committee says.
 
         Raises:
-            UsageError: not uint8 `[N, H, W, 3]` or floating point `[N, 3, H, W]` of the members' size.
+            UsageError: not uint8 `[N, H, W, 3]` or floating point `[N, 3, H, W]` in 0..1 of the members' size.
         """
         logs = self.log_probs(self.planes(images))
         weights, of_views = self.weights.to(logs.dtype), self.view_weights.to(logs.dtype)
@@ -109,11 +113,17 @@ class Ensemble(nn.Module):
         return Verdict(probs, top, own, torch.einsum("m,mn->n", weights, others))
 
     def planes(self, images: Tensor) -> Tensor:
-        """Return images as floating point `[N, 3, H, W]` in 0..1; errors as in `verdict`."""
+        """Return images as floating point `[N, 3, H, W]` in 0..1; errors as in `verdict`.
+
+        That floating point is in 0..1 is only looked at in the CPU's memory: elsewhere it would have to be waited for.
+        """
+        if not isinstance(images, Tensor):
+            raise UsageError(f"images are of type {type(images).__name__}: give a tensor (torch.from_numpy)")
         size = tuple(self.input_size)
         if images.dtype == torch.uint8 and images.ndim == 4 and tuple(images.shape[1:]) == (*size, 3):  # noqa: PLR2004
             return images.permute(0, 3, 1, 2).to(self.means.dtype) / 255
         if images.is_floating_point() and images.ndim == 4 and tuple(images.shape[1:]) == (3, *size):  # noqa: PLR2004
+            _check_range(images)
             return images.to(self.means.dtype)
         raise UsageError(
             f"images are {images.dtype} {list(images.shape)}: give uint8 [N, {size[0]}, {size[1]}, 3] "
@@ -150,3 +160,12 @@ class Ensemble(nn.Module):
     def extra_repr(self) -> str:
         """Return what is not a sub-module, for `print`."""
         return f"views={[view.name for view in self.views]}, merge={self.merge!r}, temperature={self.temperature:g}"
+
+
+def _check_range(images: Tensor) -> None:
+    """Raise `UsageError` if images in the CPU's memory are clearly not in 0..1, as those in 0..255 or normalised."""
+    if images.device.type != "cpu" or not images.numel() or torch.compiler.is_compiling():
+        return
+    low, high = (float(value) for value in images.aminmax())
+    if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
+        raise UsageError(f"images go from {low:.3g} to {high:.3g}: give floating point in 0..1, or uint8")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
 from zoo import store
 from zoo.data import Split
@@ -33,24 +34,28 @@ def cached_views(entry: Entry, split: str, fingerprint: str) -> Mapping[str, Log
         return {}
     try:
         return Predictions.decode(path.read_bytes(), str(path)).splits[split].views
-    except (CorruptError, KeyError):
-        path.unlink()  # a cache: whatever is wrong with it, the networks can run again
+    except (CorruptError, KeyError, OSError):  # a cache: whatever is wrong with it, the networks can run again
         return {}
 
 
 def keep_views(
     entry: Entry, name: str, split: Split, logits: Mapping[str, npt.NDArray[np.floating]]
 ) -> Mapping[str, Logits]:
-    """Add logits (rows as `split.order` has them) to the cache of an entry's split `name`.
+    """Add logits (rows as `split.order` has them) to the cache of an entry's split `name`; several processes may.
 
     Returns:
         What `cached_views` will return.
     """
     path = _path(entry, name, split.fingerprint)
     fresh = {view: values.astype(np.float16) for view, values in logits.items()}
-    views = {**cached_views(entry, name, split.fingerprint), **fresh}
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    stored = SplitPredictions(views, split.labels[split.order], split.fingerprint)
-    atomic_write(path, Predictions({name: stored}).encode())
+        lock = FileLock(path.with_suffix(".lock"))
+        lock.acquire()
+    try:
+        views = {**cached_views(entry, name, split.fingerprint), **fresh}
+        stored = SplitPredictions(views, split.labels[split.order], split.fingerprint)
+        atomic_write(path, Predictions({name: stored}).encode())
+    finally:
+        lock.release()
     return views

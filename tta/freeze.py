@@ -59,6 +59,7 @@ class Setting:
     dynamic: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", torch.device(self.device))  # a name does as well
         if self.precision not in DTYPES:
             raise UsageError(f"unknown precision {self.precision!r}; there are {', '.join(DTYPES)}")
 

@@ -58,11 +58,15 @@ class View:
     weight: float
 
 
+def _flip_after(images: "Tensor", before: Callable[["Tensor"], "Tensor"]) -> "Tensor":
+    return flip(before(images))
+
+
 def _flipped(view: View) -> tuple[View, View]:
     """Return a view and its mirror image, with half its weight each."""
     name = "flip" if view.name == "none" else f"flip+{view.name}"
     half = view.weight / 2
-    return View(view.name, view.apply, half), View(name, lambda images: flip(view.apply(images)), half)
+    return View(view.name, view.apply, half), View(name, partial(_flip_after, before=view.apply), half)
 
 
 def _shifted(name: str, down: int, right: int, weight: float) -> View:

@@ -5,7 +5,9 @@ much is measured by cross-validation: stages, thresholds and all their temperatu
 fitted anew with four fifths of the images, and the expected drop is counted on the fifth, in turn. What the committee
 came with, its members' weights and temperatures, stays as it is. Of ten bounds on the expected drop of a fit, the
 loosest is taken under which the cross-validated drop is within what is allowed, and the cascade is fitted on all
-images under it. So the number has chosen the bound, and flatters it: on new images, a little more is to be expected.
+images under it. It must be so by the committee's own probabilities and as counted: the former are less noisy, and
+only as right as the committee is calibrated. So the numbers have chosen the bound, and flatter it: on new images, a
+little more is to be expected.
 """
 
 from collections.abc import Sequence
@@ -48,6 +50,11 @@ class HeldOut:
     agreement: float
     cost: float
 
+    @property
+    def drop(self) -> float:
+        """The larger of the two drops."""
+        return max(self.expected, self.observed)
+
 
 @dataclass(frozen=True)
 class CascadeFit:
@@ -80,7 +87,7 @@ def fit_cascade(evidence: Evidence, allowed: float, most: int = MOST_STAGES) -> 
         # One after the other, the loosest first: what is cross-validated need not fall with the bound.
         for bound in dict.fromkeys(share * allowed for share in _SHARES):
             found = held_out(halves, bound, allowed, most)
-            if found.expected <= allowed:
+            if found.drop <= allowed:
                 break
     chain = best_chain(evidence, expected=bound, observed=allowed, most=most)
     return None if chain is None else CascadeFit(chain, bound, found)

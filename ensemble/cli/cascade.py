@@ -62,10 +62,11 @@ def command(
     """Ask an ensemble in stages: an image leaves at the first that is sure enough of it.
 
     Finds which members are asked first, under which views, and how sure is sure enough, so that as little as possible
-    is computed. On the validation images no more accuracy than --max-accuracy-drop is lost. On others no more is
-    expected to be, by the ensemble's own probabilities: cross-validation chooses how strict the thresholds are, and its
-    number is printed with its standard error. As it has chosen, it flatters them a little; if not even the strictest
-    hold it, or there are too few images, that is said. Stored predictions are fitted on; no network runs.
+    is computed. On the validation images no more accuracy than --max-accuracy-drop is lost. On others no more is in
+    cross-validation, as counted and as the ensemble's own probabilities expect: that chooses how strict the thresholds
+    are, and both numbers are printed with their standard errors. As they have chosen, they flatter a little; if not
+    even the strictest thresholds hold, or there are too few images, that is said. Stored predictions are fitted on; no
+    network runs.
 
     \b
       ensemble cascade ensemble.json -o cascade.json
@@ -84,10 +85,12 @@ def command(
     committee, source, ballots, fitted, fitted_on = _fit(lockfile, allowed, most, quiet=quiet)
     # Scored by the code that `ensemble eval` runs, so that the numbers are the same.
     report = score(committee, ballots, source, source="stored")
-    held = fitted.held_out is not None and fitted.held_out.expected <= allowed
+    held = fitted.held_out is not None and fitted.held_out.drop <= allowed
     cascade = report.cascade or {}
     table: dict[str, Any] = {
         "dataset": report.dataset,
+        "split": source.name,
+        "images": len(ballots.labels),
         "fitted_on": fitted_on,
         "members": report.members,
         "views": committee.views,
@@ -120,8 +123,8 @@ def command(
 
 def _fit(
     lockfile: Path, allowed: float, most: int, *, quiet: bool
-) -> "tuple[Committee, SplitSource, Ballots, CascadeFit, dict[str, Any]]":
-    """Fit a cascade to the ensemble of a lockfile; return it, with what it was fitted on, and the words for that."""
+) -> "tuple[Committee, SplitSource, Ballots, CascadeFit, dict[str, Any] | None]":
+    """Fit a cascade to the ensemble of a lockfile; return it, and what all of it was fitted on if anybody knows."""
     from ensemble.cascade.evidence import gather
     from ensemble.cascade.fit import fit_cascade, stages
     from ensemble.evaluate import split_source, stored_ballots
@@ -145,8 +148,11 @@ def _fit(
     mark = entries[0].predictions().splits[SPLIT].fingerprint  # and so of all: they have been merged
     for entry in entries:
         check_unseen(entry, mark)
-    before = read_provenance(lockfile, committee) or {"objective": "cascade"}
-    fitted_on = {"split": SPLIT, "fingerprint": mark, "images": len(ballots.labels), "objective": before["objective"]}
+    before = read_provenance(lockfile, committee)
+    fitted_on = None
+    if before is not None or not _looks_fitted(committee):  # what nobody knows of its weights, a cascade does not mend
+        objective = before["objective"] if before else "cascade"
+        fitted_on = {"split": SPLIT, "fingerprint": mark, "images": len(ballots.labels), "objective": objective}
     evidence = gather(committee, ballots, costs.tolist())
     fitted = fit_cascade(evidence, allowed, most)
     if fitted is None:
@@ -157,18 +163,24 @@ def _fit(
     return replace(committee, cascade=stages(committee, evidence, fitted.chain)), source, ballots, fitted, fitted_on
 
 
+def _looks_fitted(committee: "Committee") -> bool:
+    """Say whether weights or temperatures are other than those that nobody has fitted."""
+    temperatures = {committee.temperature, *(member.temperature for member in committee.members)}
+    return temperatures != {1.0} or len({member.weight for member in committee.members}) > 1
+
+
 def _not_held(table: Mapping[str, Any]) -> str:
     """Say why the allowed drop cannot be relied on."""
     images, allowed = (
-        f"{table['fitted_on']['images']:,} validation images",
+        f"{table['images']:,} validation images",
         f"{100 * table['drop']['allowed']:g} points",
     )
     if table["cross_validated"] is None:
         return f"{images} are too few to cross-validate: nothing shows that a drop of {allowed} holds on others"
     return (
         f"a drop of {allowed} does not hold on other images: cross-validated, "
-        f"{100 * table['cross_validated']['expected']:.3f} points are expected to be lost, and the thresholds are the "
-        f"strictest that {images} can tell"
+        f"{100 * table['cross_validated']['expected']:.3f} points are expected to be lost, "
+        f"{100 * table['cross_validated']['observed']:.2f} were; the thresholds are the strictest that {images} tell"
     )
 
 
@@ -178,8 +190,8 @@ def _print_table(result: Mapping[str, Any], *, aside: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    fitted, cascade, drop = result["fitted_on"], result["cascade"], result["drop"]
-    title = f"{result['dataset']} {fitted['split']}, {fitted['images']:,} images, merge: {result['merge']}"
+    cascade, drop = result["cascade"], result["drop"]
+    title = f"{result['dataset']} {result['split']}, {result['images']:,} images, merge: {result['merge']}"
     table = Table(title=title, title_justify="left")
     for name in ("stage", "members", "views", "threshold", "leave", "right", "10^9 multiply-adds"):
         table.add_column(name, justify="left" if name in {"members", "views"} else "right")
@@ -205,7 +217,7 @@ def _print_table(result: Mapping[str, Any], *, aside: bool) -> None:
         )
         chosen = "not even the strictest thresholds hold it"
         if drop["held"]:
-            chosen = "what is expected has chosen how strict the thresholds are, so new images may lose a little more"
+            chosen = "these numbers have chosen how strict the thresholds are, so new images may lose a little more"
         lines.append(f"at most {100 * drop['allowed']:g} points allowed: {chosen}")
     written = f"wrote {result['output']}" if result["output"] else "nothing written"
     lines.append(f"{written}, {result['seconds']:.1f} s")

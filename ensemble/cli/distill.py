@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from training.distributed import World
     from training.job import Job
     from training.recipe import Recipe
+    from zoo.entry import Entry
 
 __all__ = ["command"]
 
 _SUFFIX = "-distilled"
+_ANSWERS = "answers"
 _DEFAULTS = ("distill.teacher=given", "distill.temperature=2.0", "distill.hard_share=0.0", "label_smoothing=0.0")
 """What makes a recipe that knows of no teacher one that distils; see `fastnet-distilled`."""
 
@@ -89,13 +92,9 @@ def command(
 
     record = teacher_record(committee, read_provenance(lockfile, committee) if lockfile else None)
 
-    def check(job: "Job") -> None:
-        from training.distill import check_teacher
-
-        for entry in entries_of(committee):
-            check_teacher(entry.card, job, f"member {entry.name!r}")
-
+    check = partial(_check, entries_of(committee), crops)
     if options.dry_run:
+        _check_dataset(entries_of(committee), options.where)  # which is all that is known without data
         job, device = dry_run(recipe, options, check, label=label)
         _show_teacher(committee, crops, job, device)
         return
@@ -109,6 +108,25 @@ def command(
         return answers, {**record, "precision": precision, "crops": crops, "answers": answers.digest}
 
     train_and_file(recipe, options, find, check, label=label)
+
+
+def _check(entries: "Sequence[Entry]", crops: int, job: "Job") -> None:
+    """Raise an error if a committee cannot teach on a job's images, or must not, or its answers cannot be kept."""
+    from training.distill import check_teacher
+    from zoo import store
+    from zoo.files import check_writable
+
+    for entry in entries:
+        check_teacher(entry.card, job, f"member {entry.name!r}")
+    if crops:
+        check_writable(store.home() / _ANSWERS)
+
+
+def _check_dataset(entries: "Sequence[Entry]", dataset: str) -> None:
+    """Raise `UsageError` if a member classifies something else than a dataset's images."""
+    for entry in entries:
+        if entry.card.dataset != dataset:
+            raise UsageError(f"member {entry.name!r} classifies {entry.card.dataset}, not {dataset}")
 
 
 def _student(name: str, overrides: tuple[str, ...]) -> "tuple[Recipe, str, tuple[str, ...]]":
@@ -177,7 +195,7 @@ def _answers(  # what is asked of whom, where
     from zoo import store
     from zoo.cli.interrupt import stop_requests
 
-    kept = AnswerStore(store.home() / "answers", job, about, both_sides=not is_mirror_symmetric(teacher.net.views))
+    kept = AnswerStore(store.home() / _ANSWERS, job, about, both_sides=not is_mirror_symmetric(teacher.net.views))
     mine = range(world.rank, crops, world.size)
     total, done = crops * len(job.part), kept.done(crops)
     quiet = options.quiet or not world.leads or done == total

@@ -24,15 +24,15 @@ class Workload:
         views: name of the view set.
         batch: images at a time, before views.
         precision: of the networks.
-        runtime: what runs them: `eager`, `frozen`, `compiled`, `onnx`, or whatever else tells two ways apart.
+        runtime: what runs them: `frozen`, `compiled`, `onnx`, or whatever else tells two ways apart.
         images: which they are, if the time depends on them: `cifar10 test 0123456789abcdef, 2048 images, seed 0`.
     """
 
     what: Mapping[str, Any]
     views: str
     batch: int
-    precision: str = "fp32"
-    runtime: str = "eager"
+    precision: str
+    runtime: str
     images: str = "random"
 
     def to_dict(self) -> dict[str, Any]:

@@ -61,6 +61,18 @@ def test_what_is_frozen_is_not_frozen_again(zoo: "Zoo") -> None:
         frozen.half()
 
 
+def test_what_cannot_be_frozen(zoo: "Zoo") -> None:
+    committee = Ensemble(zoo.committee())
+    with pytest.raises(UsageError, match=r"^FastNet is no committee: a single network is frozen by tta\.freeze"):
+        freeze(committee.nets[0])  # type: ignore[type-var]
+    with pytest.raises(UsageError, match=r"in training mode: call its eval\(\) first$"):
+        freeze(committee.train())
+
+
+def test_a_device_may_be_named() -> None:
+    assert Setting("cpu").device == CPU  # type: ignore[arg-type]
+
+
 def test_only_a_cascade_is_compiled_for_batches_of_any_size(zoo: "Zoo") -> None:
     committee = zoo.committee("tiny-a,tiny-b")
     committee = replace(

@@ -179,7 +179,10 @@ FITS: dict[str, tuple["Change", str]] = {
     "images none": (put(0, "fitted_on", "images"), "images of 'fitted_on': 0 is not from 1"),
     "images in parts": (put(1.5, "fitted_on", "images"), "images of 'fitted_on': 1.5 is not a whole number"),
     "images infinite": (put(INFINITY, "fitted_on", "images"), "images of 'fitted_on': inf"),
-    "objective a list": (put([], "fitted_on", "objective"), "objective of 'fitted_on': [] is not text"),
+    "objective a list": (
+        put([], "fitted_on", "objective"),
+        "objective of 'fitted_on': [] is not one of nll, accuracy",
+    ),
 }
 ALL = {
     f"{kind}, {case}": found

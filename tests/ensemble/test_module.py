@@ -1,5 +1,6 @@
 """`ensemble.load`: one module that says what the committee says."""
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,6 +88,24 @@ def test_other_images_are_refused(zoo: "Zoo", images: torch.Tensor, said: str) -
     with pytest.raises(UsageError) as raised:
         Ensemble(zoo.committee())(images)
     assert str(raised.value).startswith(f"images are torch.{said}: give uint8 [N, 32, 32, 3] or floating point [N, 3,")
+
+
+@pytest.mark.parametrize("images", [torch.rand(2, 3, 32, 32) * 255, torch.randn(2, 3, 32, 32)])
+def test_floating_point_beyond_0_to_1_is_refused(zoo: "Zoo", images: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match=r"^images go from .*: give floating point in 0\.\.1, or uint8$"):
+        Ensemble(zoo.committee())(images)
+
+
+def test_an_array_is_refused(zoo: "Zoo") -> None:
+    with pytest.raises(UsageError, match=r"^images are of type ndarray: give a tensor \(torch\.from_numpy\)$"):
+        Ensemble(zoo.committee())(zoo.split.images[:2])
+
+
+def test_it_can_be_sent_to_another_process(zoo: "Zoo") -> None:
+    net = Ensemble(zoo.committee(views="flip+shift1"))
+    images = torch.from_numpy(zoo.split.images[:2])
+    other = pickle.loads(pickle.dumps(net))  # noqa: S301  # our own
+    assert torch.equal(other(images), net(images))
 
 
 def test_no_images_are_no_answers(zoo: "Zoo") -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +15,8 @@ from ensemble.members import Member
 from ensemble.merge import Merge
 from ensemble.module import Ensemble
 from ensemble.teacher import CommitteeTeacher, entries_of, is_mirror_symmetric, teacher_record
-from tests.conftest import CLASSES
 from tta.freeze import Setting
 from tta.views import VIEW_SETS, View, identity, shift, view_set
-from zoo.entry import Entry
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,4 +112,3 @@ def test_who_cannot_teach(zoo: "Zoo", tmp_path: Path) -> None:
             ask(file)
     with pytest.raises(UsageError, match=r"^a committee that votes has no soft answers to teach"):
         teacher_record(zoo.committee("tiny-a", merge="vote"), None)
-

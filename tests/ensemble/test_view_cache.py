@@ -1,13 +1,16 @@
 """The cache of views: what is kept comes back, and nothing wrong with it can hurt."""
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from ensemble import view_cache
 from ensemble.view_cache import cached_views, keep_views
 from tests.conftest import files_up_to
 from zoo.data import Split
@@ -20,7 +23,7 @@ ROWS = np.random.default_rng(0).standard_normal((60, 10)).astype(np.float32)
 
 
 def kept_files(home: Path) -> list[Path]:
-    return sorted((home / "views").iterdir())
+    return sorted((home / "views").glob("*.safetensors"))
 
 
 def test_nothing_kept_is_nothing_found(zoo: "Zoo", zoo_home: Path) -> None:
@@ -83,7 +86,6 @@ def test_a_damaged_file_is_as_none(
     (path,) = kept_files(zoo_home)
     tear[how](path)
     assert cached_views(entry, "test", zoo.split.fingerprint) == {}
-    assert not path.exists()
     keep_views(entry, "test", zoo.split, {"one": ROWS})
     assert list(cached_views(entry, "test", zoo.split.fingerprint)) == ["one"]
 
@@ -123,6 +125,32 @@ def test_a_full_disk_leaves_the_old_views_alone(zoo: "Zoo", zoo_home: Path) -> N
         keep_views(entry, "test", zoo.split, {"two": ROWS})
     assert len(kept_files(zoo_home)) == 1
     assert list(cached_views(entry, "test", zoo.split.fingerprint)) == ["one"]
+
+
+def test_two_that_keep_at_once_lose_nothing(zoo: "Zoo", monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, mark = zoo.entry("tiny-a"), zoo.split.fingerprint
+
+    def slow(*words: Any) -> Mapping[str, Any]:  # noqa: ANN401
+        found = cached_views(*words)
+        time.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(view_cache, "cached_views", slow)
+    names = [f"view-{number}" for number in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda name: keep_views(entry, "test", zoo.split, {name: ROWS}), names))
+    assert sorted(cached_views(entry, "test", mark)) == names
+
+
+def test_what_cannot_be_read_is_as_none(zoo: "Zoo", monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = zoo.entry("tiny-a")
+    keep_views(entry, "test", zoo.split, {"one": ROWS})
+
+    def refuse(_path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert cached_views(entry, "test", zoo.split.fingerprint) == {}
 
 
 def test_a_home_that_is_a_file(zoo: "Zoo", zoo_home: Path) -> None:

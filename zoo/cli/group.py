@@ -89,7 +89,7 @@ def _report(error: MenagerieError | click.ClickException | OSError) -> int:
     elif isinstance(error, click.ClickException):
         code, message = error.exit_code, error.format_message()
     else:
-        code, message = 1, f"{error.filename or 'file'}: {error.strerror or error}"
+        code, message = 1, f"{error.filename or 'output'}: {error.strerror or error}"
     complain(f"error: {message}")
     return code
 

@@ -104,7 +104,7 @@ def dry_run(
     device = _pick(options.device, options.threads)
     if options.data:
         job = _load_job(recipe, options)[0]
-        _check_job(job, path, check_teacher)
+        _check_job(job, path if _is_named(options) else None, check_teacher)
     else:
         job = stand_in(recipe, options.where)
     show_estimate(job, device)
@@ -115,14 +115,16 @@ def _check_target(recipe: "Recipe", options: TrainingOptions, label: str | None)
     """Return the folders of the entry and of the run; an error if it cannot be filed, or there is no such network."""
     from zoo import store
     from zoo.files import check_writable
+    from zoo.names import check_name
 
     dataset, seed = options.where, 0 if options.seed is None else options.seed
     parts = [label or recipe.name, *([] if dataset == "cifar10" else [dataset]), f"seed{seed}"]
     name, folder = options.name or "-".join(parts), options.to or store.cache_folder()
     path = options.run_dir or store.home() / "runs" / name
+    check_name(name)
     # A run that goes on may have filed its snapshots and samples already: they come first, and are the same again.
     begun = (path / "state.pt").exists()
-    for suffix in _suffixes(recipe) if options.name or options.seed is not None else ():
+    for suffix in _suffixes(recipe) if _is_named(options) else ():
         try:
             store.check_new(name + suffix, folder, replace=options.replace or (begun and suffix != ""))
         except UsageError as error:
@@ -132,17 +134,24 @@ def _check_target(recipe: "Recipe", options: TrainingOptions, label: str | None)
 
     check_recipe(recipe)
     check_writable(folder)
+    check_writable(path)
     return folder / name, path
 
 
-def _check_job(job: "Job", path: Path, check_teacher: CheckTeacher) -> None:
-    """Raise an error if the run cannot be made with this data, or the folder holds another one."""
+def _is_named(options: TrainingOptions) -> bool:
+    """Say whether it is known what the entry will be called: a dry run may leave that open."""
+    return bool(options.name) or options.seed is not None
+
+
+def _check_job(job: "Job", path: Path | None, check_teacher: CheckTeacher) -> None:
+    """Raise an error if the run cannot be made with this data, or its folder holds another one."""
     from training.prepare import check_job
     from training.run import RunFolder
 
     check_job(job)
     check_teacher(job)
-    RunFolder.check(path, job, but=("teacher",))
+    if path is not None:
+        RunFolder.check(path, job, but=("teacher",))
 
 
 def _pick(name: str | None, threads: int | None) -> "torch.device":

@@ -116,19 +116,21 @@ def test_cross_validation_is_a_loop_over_the_folds(make: Make, bound: float) -> 
     assert found.cost == pytest.approx(each[3].mean() / evidence.cost(evidence.whole))
 
 
+@pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize(
     ("holds", "chosen"),
     [({0}, 0), ({2, 3, 7}, 2), ({4, 8, 9}, 4), ({6}, 6), ({9}, 9), (set(), 9)],
 )
 def test_the_loosest_bound_that_holds_is_taken_whatever_tighter_ones_do(
-    make: Make, monkeypatch: pytest.MonkeyPatch, holds: set[int], chosen: int
+    make: Make, monkeypatch: pytest.MonkeyPatch, holds: set[int], chosen: int, counted: bool
 ) -> None:
     allowed, tried = 0.01, [share * 0.01 for share in fit._SHARES]
 
     def measured(halves: object, bound: float, allowed: float, most: int) -> HeldOut:
         del halves, most
         drop = allowed if tried.index(bound) in holds else 1.5 * allowed
-        return HeldOut(drop, bound, 0.0, 0.0, 1.0, 0.5)
+        expected, observed = (0.0, drop) if counted else (drop, -0.01)
+        return HeldOut(expected, bound, observed, 0.0, 1.0, 0.5)
 
     monkeypatch.setattr(fit, "held_out", measured)
     found = fit_cascade(make(2, 60).evidence, allowed, 2)

@@ -40,8 +40,8 @@ def test_the_lockfile_evaluates_to_what_was_reported(fittable: "Zoo", cli: "Cli"
     out = lockfile.with_name("cascade.json")
     table = fit(cli, lockfile, "-o", out)
     assert list(table) == [
-        "dataset", "fitted_on", "members", "views", "merge", "ensemble", "cascade", "drop", "cross_validated", "output",
-        "seconds",
+        "dataset", "split", "images", "fitted_on", "members", "views", "merge", "ensemble", "cascade", "drop",
+        "cross_validated", "output", "seconds",
     ]  # fmt: skip
     report = read(cli("eval", "--ensemble", out, "--split", "val", "--json", "-"))
     for key in ("ensemble", "cascade", "members"):
@@ -58,7 +58,7 @@ def test_the_lockfile_evaluates_to_what_was_reported(fittable: "Zoo", cli: "Cli"
     assert table["drop"]["observed"] == pytest.approx(right[0] - right[1], abs=1e-12)
     assert table["drop"]["observed"] <= 0.01
     assert table["drop"]["expected"] <= table["drop"]["bound"] <= table["drop"]["allowed"] == 0.01
-    assert table["cross_validated"]["expected"] <= 0.01
+    assert max(table["cross_validated"]["expected"], table["cross_validated"]["observed"]) <= 0.01
     costs = [s["multiply_adds"] for s in table["cascade"]["stages"]]
     assert costs[-1] == 12 * 10**9
     assert table["cascade"]["multiply_adds"] == pytest.approx(np.mean([costs[s] for s in exits.stage]))
@@ -75,7 +75,9 @@ def test_what_it_was_fitted_on_is_what_was_read_and_only_the_objective_stays(
 ) -> None:
     mark = fittable.entry("tiny-a").predictions().splits["val"].fingerprint
     own = {"split": "val", "fingerprint": mark, "images": IMAGES, "objective": "cascade"}
-    assert fit(cli, lockfile, "--dry-run")["fitted_on"] == own
+    assert fit(cli, lockfile, "--dry-run")["fitted_on"] is None  # nobody knows where its temperature comes from
+    plain = lock(lockfile.with_name("plain.json"), fittable.committee("tiny-*", "flip"))
+    assert fit(cli, plain, "--dry-run")["fitted_on"] == own
     said = {**own, "images": 7, "objective": "nll", "by": "somebody"}
     write_lockfile(lockfile, read_lockfile(lockfile), fitted_on=said, metrics={})
     out = lockfile.with_name("cascade.json")
@@ -157,7 +159,7 @@ def test_a_dry_run_writes_nothing_and_the_table_says_what_the_json_says(cli: "Cl
     assert f"standard error {100 * held['expected_error']:.3f} (" in done.out
     assert f"standard error {100 * held['observed_error']:.2f});" in done.out
     assert table["drop"]["held"] is True
-    assert "at most 1 points allowed: what is expected has chosen how strict the thresholds are, so new" in done.out
+    assert "at most 1 points allowed: these numbers have chosen how strict the thresholds are, so new" in done.out
 
 
 def test_a_drop_that_is_not_held_is_said(cli: "Cli", lockfile: Path) -> None:

@@ -288,6 +288,10 @@ def test_what_is_refused_before_anything_slow(
         (("--student", pupil, "--crops", 26, "--seed", 1), "--crops 26: recipe 'pupil' has 25 crops of an image"),
         (("--student", cut, "--crops", 2, "--seed", 1), "--crops 2: answers are stored for crops and flips only"),
         (("--student", pupil, "--data", "", "--seed", 1), "Invalid value for '--data': nothing is in it"),
+        (
+            ("--student", pupil, "--dry-run", "--dataset", "cifar100"),
+            "member 'tiny-a' classifies cifar10, not cifar100",
+        ),
         (("--student", pupil, "--dry-run", "--json"), "--json says what was filed, and --dry-run files nothing"),
     ):
         done = cli("distill", lockfile, *words)
@@ -320,6 +324,7 @@ def test_what_is_refused_before_the_teacher_is_asked(
         ((lockfile, "--run-dir", other), f"{other} holds a run with another recipe, seed, data or teacher"),
         ((lockfile, "--to", tmp_path / "shelf"), "'pupil-seed1' exists already in"),
         ((lockfile, "--to", tmp_path / "file"), f"cannot write {tmp_path / 'file'}"),
+        ((lockfile, "--run-dir", tmp_path / "file"), f"cannot write {tmp_path / 'file'}"),
         ((lockfile, "--name", "A b"), "not a valid entry name: 'A b'"),
         ((lockfile, "--set", "batch_size=91"), "recipe 'pupil': 90 training images do not fill a batch of 91"),
         (("--members", "tiny-a,tiny-b", "--merge", "vote"), "a committee that votes has no soft answers to teach"),

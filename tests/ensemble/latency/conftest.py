@@ -14,7 +14,7 @@ from ensemble.latency.times import summarise
 from ensemble.latency.workload import Workload
 
 CPU = torch.device("cpu")
-WORK = Workload({"architecture": "fastnet", "classes": 10}, "flip", 2)
+WORK = Workload({"architecture": "fastnet", "classes": 10}, "flip", 2, "fp32", "frozen")
 LATENCY = summarise([float(n) for n in range(1, 200)], 2, 3)
 OTHERS = [
     replace(WORK, what={"architecture": "fastnet", "classes": 100}),

@@ -32,7 +32,7 @@ cache = LatencyCache("cpu")
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(10):
-    cache.keep(Workload({"name": sys.argv[1]}, "none", 1 + number), summarise([1.0, 2.0], 1 + number))
+    cache.keep(Workload({"name": sys.argv[1]}, "none", 1 + number, "fp32", "frozen"), summarise([1.0, 2.0], 1 + number))
 """
     words = [sys.executable, "-c", program]
     pipe = subprocess.PIPE

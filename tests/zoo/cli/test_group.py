@@ -74,7 +74,7 @@ def raising(error: BaseException) -> Callable[[], object]:
         (click.ClickException("no"), 1, "error: no\n"),
         (click.UsageError("one\ntwo"), 2, "error: one two\n"),
         (OSError(errno.ENOSPC, "No space left on device", "there"), 1, "error: there: No space left on device\n"),
-        (OSError("refused"), 1, "error: file: refused\n"),
+        (OSError("refused"), 1, "error: output: refused\n"),
     ],
     ids=repr,
 )

@@ -206,6 +206,8 @@ def _fresh_run(committee: Committee, source: SplitSource) -> str:
     names = [m.name for m in committee.members if isinstance(m.origin, Entry) and not m.origin.external]
     words = ["ensemble", "eval", "--members", ",".join(names), "--tta", committee.views, "--split", source.name]
     data = [] if source.folder is None else ["--data", str(source.folder)]
+    if source.name == "val" and not data:  # no validation images ship
+        data = ["--data", "DIR"]
     return shlex.join([*words, *data, "--fresh"])
 
 

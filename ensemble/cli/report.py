@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ensemble.cli.options import STDOUT, check_budgets, check_output, write_output
+from ensemble.cli.options import STDOUT, check_budgets, check_output
 from zoo.cli.complete import member_names
 from zoo.cli.types import PATH, TEXT
 from zoo.errors import UsageError
@@ -45,13 +45,23 @@ _MEASURED = {
 @click.option("--budget-ms", type=float, metavar="MS", help="Choose the best point of at most so many ms a batch.")
 @click.option("--budget-macs", type=float, metavar="G", help="Likewise, of at most so many 10^9 multiply-adds.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images, for the latency.")
-@click.option("--large-batch", type=click.IntRange(min=1), help="For the throughput [default: 64; on a GPU 512].")
+@click.option(
+    "--large-batch",
+    type=click.IntRange(min=1),
+    help="For the throughput [default: 64; on a GPU 512; at most the split].",
+)
 @click.option(
     "--precision", "precisions", multiple=True, type=TEXT, help="fp32, bf16, fp16 [default: fp32 and what is fastest]."
 )
 @click.option("--compile", "compiled", is_flag=True, help="Time torch.compile as well.")
 @click.option("--device", type=TEXT, help="cpu, cuda [default: cuda if there is one].")
-@click.option("--seconds", type=float, default=2.0, show_default=True, help="For each measurement.")
+@click.option(
+    "--seconds",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="For each measurement of what is not known yet; --remeasure measures all again.",
+)
 @click.option("--remeasure", is_flag=True, help="Measure again what was measured on this hardware before.")
 @click.option("--no-measure", is_flag=True, help="Run nothing: multiply-adds take the place of latencies.")
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
@@ -62,8 +72,10 @@ _MEASURED = {
 @click.option("--data", type=PATH, help="Folder with the data [default: the package, ZOO_DATA].")
 @click.option("--mistakes", type=click.IntRange(min=0), default=24, show_default=True, help="Pictures of them.")
 @click.option("--json", "json_to", type=PATH, help="Write all of it as JSON to a file, or - for stdout.")
-@click.option("--csv", "csv_to", type=PATH, help="Write the tables as CSV into a folder.")
-@click.option("--plots", "plots_to", type=PATH, help="Write the plots as SVG and PNG.")
+@click.option(
+    "--csv", "csv_to", type=PATH, help="Write the tables as CSV into a folder; it is made, its parent is not."
+)
+@click.option("--plots", "plots_to", type=PATH, help="Likewise the plots as SVG and PNG.")
 @click.option("-o", "--output", type=PATH, required=True, help="The page to write: report.html.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -109,12 +121,7 @@ def command(
     _check(no_measure=no_measure, precisions=precisions)
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(f"--seconds {seconds:g}: give a finite time above 0")
-    if json_to is not None and json_to.resolve() == output.resolve():
-        raise UsageError(f"-o and --json are both {str(output)!r}: give two files")
-    if output == STDOUT:
-        raise UsageError("-o -: a page goes to a file; --json - writes what it says to stdout")
-    check_output("-o", output, files)
-    check_output("--json", json_to, files)
+    _check_outputs(output, json_to, csv_to, plots_to, files)
 
     from ensemble.evaluate import SplitSource, split_source
     from ensemble.fit.leaks import refuse_mixed
@@ -122,7 +129,6 @@ def command(
     from ensemble.lockfile import read_lockfile, read_provenance
     from ensemble.members import parse_members
     from ensemble.report.gather import Plan, gather
-    from ensemble.report.write import to_json, write
     from tta import view_set
     from zoo.cli.progress import Progress
 
@@ -137,8 +143,6 @@ def command(
     sets = tuple(dict.fromkeys(sets or ("none", "flip")))
     for name in sets:
         view_set(name)
-    for folder in (csv_to, plots_to):
-        _check_folder(folder)
     everyone = [*members, *(m for committee in committees.values() for m in committee.members)]
     refuse_mixed(everyone)
     source = split_source(everyone, split, data, dataset=dataset, size=None if size is None else (size, size))
@@ -159,10 +163,9 @@ def command(
         record = gather(plan, source, validation, bench=bench, tell=bar.note)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record = replace(record, hardware=_hardware(bench), command=_command_line(), made=now)
-    if json_to is not None:  # first what took so long to gather
-        write_output(json_to, to_json(record))
-    write(record, output, csv_to=csv_to, plots_to=plots_to)
-    click.echo(_summary(record, output), err=json_to == STDOUT)
+    if bench is not None and _given("seconds"):
+        _tell_of_kept(len(bench.kept))
+    _write(record, output, json_to, csv_to, plots_to)
 
 
 def _budget(milliseconds: float | None, macs: float | None) -> "Budget | None":
@@ -177,23 +180,56 @@ def _budget(milliseconds: float | None, macs: float | None) -> "Budget | None":
 
 def _check(*, no_measure: bool, precisions: Sequence[str]) -> None:
     """Raise `UsageError` at options that do not go together."""
-    context = click.get_current_context()
-    for option in context.command.params:
-        given = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
-        if no_measure and given and option.name in _MEASURED:
+    for option in click.get_current_context().command.params:
+        if no_measure and option.name in _MEASURED and _given(option.name):
             raise UsageError(f"{option.opts[0]} needs something to run: leave --no-measure out")
     unknown = next((p for p in precisions if p not in {"fp32", "bf16", "fp16"}), None)
     if unknown is not None:
         raise UsageError(f"unknown --precision {unknown!r}; there are fp32, bf16, fp16")
 
 
-def _check_folder(folder: Path | None) -> None:
+def _given(name: str) -> bool:
+    """Say whether an option is on the command line."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _check_outputs(
+    output: Path, json_to: Path | None, csv_to: Path | None, plots_to: Path | None, inputs: Sequence[Path]
+) -> None:
+    """Raise `UsageError` before any work at what cannot lie where it is wanted; `StorageError` at a closed folder."""
     from zoo.files import check_writable
 
-    if folder is not None:
+    if output == STDOUT:
+        raise UsageError("-o -: a page goes to a file; --json - writes what it says to stdout")
+    if json_to is not None and json_to.resolve() == output.resolve():
+        raise UsageError(f"-o and --json are both {str(output)!r}: give two files")
+    check_output("-o", output, inputs)
+    check_output("--json", json_to, inputs)
+    for option, folder in (("--csv", csv_to), ("--plots", plots_to)):
+        if folder is None:
+            continue
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{str(folder)!r} is a file, and a folder is needed")
+            raise UsageError(f"{option} {str(folder)!r} is a file, and a folder is needed")
+        if not folder.parent.is_dir():
+            raise UsageError(f"{option} {str(folder)!r} is neither a folder, nor a new one in an existing folder")
         check_writable(folder)
+
+
+def _write(record: "Record", output: Path, json_to: Path | None, csv_to: Path | None, plots_to: Path | None) -> None:
+    """Write all there is, and say so; raise the last `StorageError`, after those before it are said on stderr."""
+    from ensemble.report.write import to_json, write
+    from zoo.cli.group import complain
+
+    refused = write(record, output, json_to=None if json_to == STDOUT else json_to, csv_to=csv_to, plots_to=plots_to)
+    if json_to == STDOUT:
+        click.echo(to_json(record), nl=False)
+    if output not in refused:
+        click.echo(_summary(record, output), err=json_to == STDOUT)
+    errors = list(refused.values())
+    for error in errors[:-1]:
+        complain(f"error: {error}")
+    if errors:
+        raise errors[-1]
 
 
 def _bench(
@@ -213,8 +249,31 @@ def _bench(
 
     keep_freed_memory()
     where = pick_device(device)
-    both = (batches[0], batches[1] or _LARGE.get(where.type, _LARGE["cpu"]))
+    both = _batches(*batches, len(source.split), where.type)
     return Bench(where, source, both, sets=sets, seconds=seconds, remeasure=remeasure, tell=bar.note)
+
+
+def _tell_of_kept(latencies: int) -> None:
+    from zoo.cli.group import complain
+
+    if latencies:
+        before = "1 latency was" if latencies == 1 else f"{latencies} latencies were"
+        complain(f"note: {before} measured before, whatever --seconds says: --remeasure measures all again")
+
+
+def _batches(small: int, large: int | None, images: int, device: str) -> tuple[int, int | None]:
+    """Return both batches; the default large one fits the split, and is None if it is then no larger than the small.
+
+    Raises:
+        UsageError: one that was asked for has more images than the split.
+    """
+    for option, batch in (("--batch", small), ("--large-batch", large)):
+        if batch is not None and batch > images:
+            raise UsageError(f"{option} {batch}: the split has {images:,} images only")
+    if large is None:
+        most = min(_LARGE.get(device, _LARGE["cpu"]), images)
+        large = most if most > small else None
+    return small, large
 
 
 def _precisions(asked: Sequence[str], bench: "Bench") -> tuple[str, ...]:
@@ -246,7 +305,7 @@ def _command_line() -> str:
     words = ["ensemble", "report"]
     for parameter in context.command.params:
         name = parameter.name or ""
-        if context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+        if not _given(name):
             continue
         value, option = context.params[name], parameter.opts[-1] if parameter.opts[0] != "-o" else "-o"
         for one in value if isinstance(value, tuple) else (value,):

@@ -224,14 +224,25 @@ def _print_table(result: Mapping[str, Any], *, aside: bool) -> None:
         table.add_row(escape(name), "", *_scores(scores), style=style)
     console = Console(stderr=aside, width=None if (sys.stderr if aside else sys.stdout).isatty() else 100)
     console.print(table)
-    how = {"equal": "equal weights: the data speaks for no others", "counts": "weights: how often each was chosen"}
-    parts = [f"{result['method']} search by {fitted['objective']}", how.get(result["weights"], "fitted weights")]
+    parts = [f"{result['method']} search by {fitted['objective']}"]
+    if len(result["members"]) > 1:  # one has all the weight
+        parts.append(_weighing(result))
     if result["cost"]["value"] is not None:
         parts.append(f"{result['cost']['value']:.3g} {result['cost']['unit']}")
     if result["cross_validated_nll"] is not None:
         parts.append(f"cross-validated NLL {result['cross_validated_nll']:.4f}")
     written = f"wrote {result['output']}" if result["output"] else "nothing written"
     console.print(f"{'; '.join(parts)}; {written}, {result['seconds']:.1f} s", highlight=False, soft_wrap=True)
+
+
+def _weighing(result: Mapping[str, Any]) -> str:
+    """Return in a few words where the weights are from."""
+    if result["weights"] == "counts":
+        return "weights: how often each was chosen"
+    if result["weights"] == "fitted":
+        return "fitted weights"
+    asked = result["cross_validated_nll"] is not None
+    return f"equal weights: {'the data speaks for no others' if asked else 'too few images to tell'}"
 
 
 def _scores(of: Mapping[str, Any]) -> tuple[str, str, str]:

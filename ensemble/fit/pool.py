@@ -1,6 +1,7 @@
 """The candidates' stored logits on the validation split, as one compact array. The test split's are left alone."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +12,31 @@ from ensemble.members import Member
 from ensemble.view_cache import cached_views
 from tta import view_set
 from zoo.data.split import Labels
-from zoo.entry import Entry
+from zoo.entry import PREDICTIONS, Entry
 from zoo.errors import DataError, NotFoundError
 from zoo.predictions import Logits, SplitPredictions
 
-__all__ = ["SPLIT", "Pool", "read_pool", "views_of"]
+__all__ = ["SPLIT", "MissingViewsError", "Pool", "read_pool", "views_of"]
 
 SPLIT = "val"
 """The only split that anything is fitted on."""
+
+
+class MissingViewsError(NotFoundError):
+    """Candidates have stored predictions, but not under all views.
+
+    Args:
+        missing: name of a view set -> names of the candidates that lack some of its views.
+    """
+
+    def __init__(self, missing: Mapping[str, Sequence[str]]) -> None:
+        self.missing = missing
+        parts = []
+        for views, names in missing.items():
+            words = ["ensemble", "eval", "--members", ",".join(names), "--tta", views, "--split", SPLIT, "--data"]
+            who = "1 candidate" if len(names) == 1 else f"{len(names):,} candidates"
+            parts.append(f"no stored predictions for --tta {views} of {who}: run `{shlex.join(words)} DIR --fresh`")
+        super().__init__(f"{'; '.join(parts)} once, which keeps them (DIR has the training images)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +105,19 @@ def read_pool(members: Sequence[Member], sets: Sequence[str]) -> tuple[Pool, dic
     Raises:
         UsageError, DataError: as `refuse_mixed`, `refuse_unknown` and `check_unseen`; or predictions for other
             images than the others'.
-        NotFoundError: an entry has no stored predictions for the split, or not under all views.
+        NotFoundError: an entry has no stored predictions for the split; or, as `MissingViewsError` of all such
+            entries, not under all views.
     """
     refuse_mixed(members)
     entries = {entry.name: entry for entry in sorted(refuse_unknown(members), key=lambda e: e.name)}
     views = views_of(sets)
     names = tuple(entries)
+    silent = [name for name, entry in entries.items() if PREDICTIONS not in entry.sums]
+    if silent:
+        raise _without_predictions(silent)
     first = _stored(entries[names[0]])
     logits = np.empty((len(names), len(views), *first.views["none"].T.shape), np.float16)
+    missing: dict[str, list[str]] = {}
 
     for row, (name, entry) in enumerate(entries.items()):
         stored = _stored(entry) if row else first
@@ -106,15 +129,15 @@ def read_pool(members: Sequence[Member], sets: Sequence[str]) -> tuple[Pool, dic
         known = dict(stored.views)
         if not set(views) <= set(known):
             known = {**cached_views(entry, SPLIT, stored.fingerprint), **known}
-        for column, view in enumerate(views):
-            if view not in known:
-                wanted = next(s for s in sets if view in views_of([s]))
-                raise NotFoundError(
-                    f"{name!r} has no stored predictions for view {view!r}: run "
-                    f"`ensemble eval --members {name} --tta {wanted} --split {SPLIT} --fresh` once, which keeps them"
-                )
-            logits[row, column] = known[view].T
+        for wanted in sets:
+            if not set(views_of([wanted])) <= set(known):
+                missing.setdefault(wanted, []).append(name)
+        if not missing:
+            for column, view in enumerate(views):
+                logits[row, column] = known[view].T
 
+    if missing:
+        raise MissingViewsError(missing)
     return Pool(names, views, logits, first.labels), entries, first.fingerprint
 
 
@@ -122,11 +145,15 @@ def _stored(entry: Entry) -> SplitPredictions:
     """Return an entry's predictions for the validation split, checked against its card."""
     stored = entry.predictions().splits.get(SPLIT)
     if stored is None:
-        raise NotFoundError(
-            f"{entry.name!r} has no stored predictions for the validation split, so it cannot be fitted"
-        )
+        raise _without_predictions([entry.name])
     check_unseen(entry, stored.fingerprint)
     shape = (len(stored.labels), len(entry.card.classes))
     if "none" not in stored.views or stored.views["none"].shape != shape or not shape[0]:
         raise DataError(f"{entry.name!r} has stored predictions that do not fit its {shape[1]} classes")
     return stored
+
+
+def _without_predictions(names: Sequence[str]) -> NotFoundError:
+    them = "it" if len(names) == 1 else "them"
+    said = f"{', '.join(map(repr, names))} cannot take part in a fit"
+    return NotFoundError(f"{said}: no stored predictions for the validation split; leave {them} out of the pool")

@@ -5,19 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensemble.comparison import Answers
-from ensemble.diversity import disagreement, error_correlation
-from ensemble.evaluate import SplitSource, stored_ballots
+from ensemble.diversity import disagreement, diversity, error_correlation
+from ensemble.evaluate import Ballots, SplitSource, stored_ballots
 from ensemble.lockfile import Committee
 from ensemble.members import Member
-from ensemble.merge import merge
+from ensemble.merge import Merge, merge
+from ensemble.report.answers import unanswered
 from ensemble.report.candidates import teacher_of
 from ensemble.report.closeup import scores
-from ensemble.report.record import Agreement, MemberRow
+from ensemble.report.record import Agreement, MemberDiversity, MemberRow
 from zoo.data.split import Labels
 from zoo.entry import Entry
-from zoo.errors import DataError, NotFoundError
+from zoo.errors import DataError, MenagerieError, NotFoundError
 
-__all__ = ["SHOWN", "look_at_members"]
+__all__ = ["SHOWN", "how_diverse", "look_at_members"]
 
 SHOWN = 40
 """Members in the map; of more, the most accurate ones."""
@@ -34,24 +35,25 @@ def look_at_members(
         source: the split.
 
     Returns:
-        Rows, the most accurate first; the agreement of the first `SHOWN`, None of a single one; notes on members that
-        have no predictions for these images.
+        Rows, the most accurate first; the agreement of the first `SHOWN`, None of a single one; and notes on who
+        has no predictions for these images.
     """
     rows: list[MemberRow] = []
     tops = {}
-    notes: list[str] = []
+    failed: list[tuple[Committee, MenagerieError]] = []
     labels = None
     for member in members:
         one = Committee((Member(member.name, member.origin),), views)
         try:
             ballots = stored_ballots(one, source)
         except (NotFoundError, DataError) as error:
-            notes.append(f"not among the members: {error}")
+            failed.append((one, error))
             continue
         labels = ballots.labels
         probs, top = merge(ballots.votes, "probs")
         tops[member.name] = top.astype(np.int32)
         rows.append(_row(member, Answers(probs, top), ballots.labels))
+    notes = [f"left out: {why}" for why in unanswered(failed, source)]
     rows.sort(key=lambda row: (-row.scores.accuracy, row.name))
     ranked = rows[:SHOWN]
     if labels is None or len(ranked) < 2:  # noqa: PLR2004  # nobody to agree with
@@ -66,6 +68,21 @@ def look_at_members(
         len(rows) - len(ranked),
     )
     return tuple(rows), found, notes
+
+
+def how_diverse(committee: Committee, ballots: Ballots) -> MemberDiversity | None:
+    """Measure how differently the members of a committee answer, each alone as it is in it; None of a single one.
+
+    Args:
+        committee: of a cascade, all its members are meant.
+        ballots: what they say.
+    """
+    if len(committee.members) < 2:  # noqa: PLR2004
+        return None
+    how: Merge = "probs" if committee.merge == "vote" else committee.merge  # a vote alone is no distribution
+    probs = np.stack([merge([vote], how)[0] for vote in ballots.votes])
+    names = tuple(member.name for member in committee.members)
+    return MemberDiversity(committee.views, names, **diversity(probs, ballots.labels).means())
 
 
 def _row(member: Member, answers: Answers, labels: Labels) -> MemberRow:

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 
 from ensemble.cascade.stored import stored_exits, usage
 from ensemble.comparison import Answers
-from ensemble.evaluate import SplitSource, stored_split
+from ensemble.evaluate import SplitSource, stored_ballots, stored_split
 from ensemble.lockfile import Committee
 from ensemble.members import Member
 from ensemble.merge import Vote, merge
 from ensemble.report.candidates import multiply_adds
 from ensemble.report.record import UsedStage
+from ensemble.view_cache import cached_views
+from tta import view_set
 from zoo.data import Split
 from zoo.entry import Entry
 from zoo.errors import DataError, MenagerieError, NotFoundError
 
-__all__ = ["Said", "fingerprint_of", "images_of", "say"]
+__all__ = ["Said", "fingerprint_of", "images_of", "say", "unanswered"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,41 @@ def fingerprint_of(members: Sequence[Member], source: SplitSource) -> str:
     if not marks:
         raise NotFoundError(f"no member of the pool has predictions for the {source.name} split: {silent}") from silent
     return next(iter(marks))
+
+
+def unanswered(failed: Sequence[tuple[Committee, MenagerieError]], source: SplitSource) -> list[str]:
+    """Return who has no predictions to show and why, each once: one line for all members that lack the same views.
+
+    Args:
+        failed: committees, and what `stored_ballots` raised for them.
+        source: the split.
+    """
+    lacking: dict[str, dict[str, Member]] = {}
+    notes: list[str] = []
+    for committee, error in failed:
+        some = [member for member in committee.members if _lacks(member, committee.views, source)]
+        if not some:
+            notes.append(str(error))
+        for member in some:
+            lacking.setdefault(committee.views, {}).setdefault(member.name, member)
+    for views, members in lacking.items():
+        try:  # which says what to run for all of them
+            stored_ballots(Committee(tuple(members.values()), views), source)
+        except (NotFoundError, DataError) as error:
+            notes.append(str(error))
+    return list(dict.fromkeys(notes))
+
+
+def _lacks(member: Member, views: str, source: SplitSource) -> bool:
+    """Say whether an entry has stored predictions, and its network could add those under the views that it lacks."""
+    if not isinstance(member.origin, Entry) or member.origin.external:
+        return False
+    try:
+        stored = stored_split(member.origin, source)
+    except MenagerieError:  # which says so itself
+        return False
+    known = {*stored.views, *cached_views(member.origin, source.name, stored.fingerprint)}
+    return not {view.name for view in view_set(views)} <= known
 
 
 def images_of(source: SplitSource, fingerprint: str) -> tuple[Split | None, str | None]:

@@ -40,18 +40,21 @@ class Bench:
     Args:
         device: where.
         source: the split whose images are answered, and timed on.
-        batches: sizes of the small batch, for latency, and of the large one, for throughput.
+        batches: sizes of the small batch, for latency, and of the large one, for throughput; None for no large one.
         sets: names of the view sets that will be asked for.
         seconds: that each measurement takes.
         remeasure: whether what was measured before counts for nothing.
         tell: called with a few words before anything slow.
+
+    Attributes:
+        kept: what was asked for and had been measured before, whatever `seconds` is.
     """
 
     def __init__(
         self,
         device: torch.device,
         source: SplitSource,
-        batches: tuple[int, int],
+        batches: tuple[int, int | None],
         *,
         sets: Sequence[str] = (),
         seconds: float = SECONDS,
@@ -60,14 +63,20 @@ class Bench:
     ) -> None:
         self.device, self.source, self.batches = device, source, batches
         self.cache = LatencyCache(device)
+        self.kept: list[Workload] = []
+        self._measured: list[Workload] = []
         self._sets, self._seconds, self._remeasure, self._tell = sets, seconds, remeasure, tell
 
     def pixels(self) -> Pixels:
         """Return images to be timed on, uint8 `[N, H, W, 3]`: the split's, the first in the order of `Split.order`."""
         split = self.source.split
-        return split.images[split.order[: max(_PICTURES, *self.batches)]]
+        return split.images[split.order[: max(_PICTURES, *self._sizes)]]
 
-    def times(self, committee: Committee, precision: str, runtime: str) -> tuple[Timing, Timing]:
+    @property
+    def _sizes(self) -> list[int]:
+        return [batch for batch in self.batches if batch is not None]
+
+    def times(self, committee: Committee, precision: str, runtime: str) -> tuple[Timing, Timing | None]:
         """Return how long a committee takes for the small and the large batch, from and to the CPU's memory.
 
         Without a cascade, only the shapes of the networks matter, and equal ones are measured once.
@@ -91,9 +100,9 @@ class Bench:
             workload = Workload(what, committee.views, batch, precision, runtime, images)
             return self.time(workload, load, f"{len(committee.members)} x {committee.views}, {precision}, {runtime}")
 
-        return known(self.batches[0]), known(self.batches[1])
+        return self._both(known)
 
-    def graph_times(self, graph: Graph) -> tuple[Timing, Timing]:
+    def graph_times(self, graph: Graph) -> tuple[Timing, Timing | None]:
         """Return how long an exported graph takes for the small and the large batch, from and to the CPU's memory."""
 
         def known(batch: int) -> Timing:
@@ -101,7 +110,11 @@ class Bench:
             workload = Workload(what, str(graph.lockfile.get("views")), batch, graph.precision, "onnx", "split")
             return self.time(workload, lambda: graph.run, graph.path.name)
 
-        return known(self.batches[0]), known(self.batches[1])
+        return self._both(known)
+
+    def _both(self, known: Callable[[int], Timing]) -> tuple[Timing, Timing | None]:
+        small, large = self.batches
+        return known(small), None if large is None else known(large)
 
     def time(self, workload: Workload, load: Callable[[], _Run], words: str) -> Timing:
         """Return how long a workload takes.
@@ -120,7 +133,11 @@ class Bench:
                 raise UsageError(f"a batch of {workload.batch} images: the split has {len(self.source.split)} only")
             return load(), shuffled_batches(pixels, batch, seed=_SEED, device=torch.device("cpu"))
 
-        return timing(cached(self.cache, workload, make, remeasure=self._remeasure, seconds=self._seconds))
+        again = self._remeasure and workload not in self._measured  # what another committee shares is measured once
+        known = cached(self.cache, workload, make, remeasure=again, seconds=self._seconds)
+        if workload not in (*self._measured, *self.kept):
+            (self._measured if known.fresh else self.kept).append(workload)
+        return timing(known)
 
     def ballots(self, committee: Committee, precision: str) -> Ballots:
         """Return what the members answer in a precision, frozen, rows in the order of `Split.order`.
@@ -161,7 +178,7 @@ class Bench:
     def _pictures(self) -> str:
         """Return what tells the images that are timed on from others, in words."""
         source = self.source
-        count = min(len(source.split), max(_PICTURES, *self.batches))
+        count = min(len(source.split), max(_PICTURES, *self._sizes))
         return f"{source.dataset} {source.name} {source.split.fingerprint[:16]}, {count} images, seed {_SEED}"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ensemble.cascade.stored import member_costs
 from ensemble.fit.limits import Limits
-from ensemble.fit.pool import read_pool
+from ensemble.fit.pool import MissingViewsError, read_pool
 from ensemble.fit.select import fit_views
 from ensemble.lockfile import Committee
 from ensemble.members import Member
@@ -121,10 +121,15 @@ def _fittable(members: Sequence[Member], sets: Sequence[str]) -> tuple[list[Memb
     """Return who can take part in a fit, and why the others cannot."""
     fit: list[Member] = []
     notes: list[str] = []
+    missing: dict[str, list[str]] = {}
     first = ""
     for member in members:
         try:
             _, _, mark = read_pool([member], sets)
+        except MissingViewsError as error:
+            for views in error.missing:
+                missing.setdefault(views, []).append(member.name)
+            continue
         except MenagerieError as error:
             notes.append(f"in no committee of the pool: {error}")
             continue
@@ -133,6 +138,8 @@ def _fittable(members: Sequence[Member], sets: Sequence[str]) -> tuple[list[Memb
             fit.append(member)
         else:
             notes.append(f"in no committee of the pool: {member.name!r} held out other images than {fit[0].name!r}")
+    if missing:
+        notes.append(f"in no committee of the pool: {MissingViewsError(missing)}")
     return fit, notes
 
 

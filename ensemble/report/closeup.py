@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ensemble.comparison import Answers
 from ensemble.metrics import (
+    adaptive_ece,
     aurc,
     brier,
     calibration_gaps,
@@ -19,7 +20,7 @@ from ensemble.metrics import (
     nll,
     wilson_interval,
 )
-from ensemble.report.record import ClassRow, Closeup, Mistake, ReliabilityBin, Scores
+from ensemble.report.record import ClassRow, Closeup, MemberDiversity, Mistake, ReliabilityBin, Scores
 from zoo.data import Split
 from zoo.data.split import Labels
 
@@ -40,6 +41,7 @@ def scores(answers: Answers, labels: Labels) -> Scores:
         nll=nll(answers.probs, labels) if answers.likelihood else None,
         brier=brier(answers.probs, labels),
         ece=ece(answers.probs, labels, answers.top),
+        adaptive_ece=adaptive_ece(answers.probs, labels, answers.top),
         aurc=aurc(answers.probs, labels, answers.top),
     )
 
@@ -66,6 +68,7 @@ def closeup(
     why: str,
     split: Split | None,
     mistakes: int = 24,
+    diversity: MemberDiversity | None = None,
 ) -> Closeup:
     """Look at one point's answers.
 
@@ -77,6 +80,7 @@ def closeup(
         why: it is this one.
         split: the images; None if they are not at hand.
         mistakes: how many are shown.
+        diversity: of the point's members, if it is known.
     """
     matrix = confusion(answers.top, labels, len(classes))
     wrong = np.flatnonzero(answers.top != labels)
@@ -101,6 +105,7 @@ def closeup(
         classes=_class_rows(matrix, classes),
         mistakes=tuple(shown),
         wrong=len(wrong),
+        diversity=diversity,
     )
 
 

@@ -10,16 +10,16 @@ from ensemble.evaluate import Ballots, SplitSource, stored_ballots
 from ensemble.lockfile import Committee
 from ensemble.members import Member
 from ensemble.metrics import accuracy, nll
-from ensemble.report.agreement import look_at_members
-from ensemble.report.answers import fingerprint_of, images_of, say
+from ensemble.report.agreement import how_diverse, look_at_members
+from ensemble.report.answers import fingerprint_of, images_of, say, unanswered
 from ensemble.report.candidates import Candidate, alone, best_of_pool, from_files, runnable
 from ensemble.report.closeup import closeup, scores
 from ensemble.report.front import MILLISECONDS, MULTIPLY_ADDS, choose, cost, front, missed, ranking
 from ensemble.report.provenance import Provenance, held_out, is_fitted_on, said_of_fits, unseen
-from ensemble.report.record import RUNTIMES, Budget, Point, Record, Timing
+from ensemble.report.record import RUNTIMES, Budget, MemberDiversity, Point, Record, Timing
 from zoo.data.split import Labels
 from zoo.entry import Entry
-from zoo.errors import DataError, NotFoundError
+from zoo.errors import DataError, MenagerieError, NotFoundError
 
 if TYPE_CHECKING:
     from ensemble.report.bench import Bench
@@ -61,10 +61,11 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """A point, and how to ask it again."""
+    """A point, how to ask it again, and how to ask how its members differ."""
 
     point: Point
     ask: Callable[[], Answers]
+    diverse: Callable[[], MemberDiversity | None]
 
 
 def gather(
@@ -102,6 +103,7 @@ def gather(
     best, notes = best_of_pool(plan.members, plan.sets, plan.most)
     rows: list[_Row] = []
     labels: Labels | None = None
+    failed: list[tuple[Committee, MenagerieError]] = []
     files = from_files(plan.files)
     shown = {_who(candidate.committee) for candidate in files}
     for candidate in [*candidates, *(one for one in best if _who(one.committee) not in shown), *files]:
@@ -110,12 +112,14 @@ def gather(
         except (NotFoundError, DataError) as error:
             if candidate.kind in {"ensemble", "cascade"}:
                 raise
-            notes.append(f"left out: {error}")
+            failed.append((candidate.committee, error))
             continue
         labels = ballots.labels
         rows += _rows(candidate, ballots, plan, _validated(candidate, validation, mark), source, bench)
+    left_out = unanswered(failed, source)
     if labels is None:
-        raise NotFoundError("; ".join(notes))
+        raise NotFoundError("; ".join(left_out))
+    notes += [f"left out: {why}" for why in left_out]
     classes = _classes(plan.members, source)
     fits = {name: plan.fits.get(name) for name in plan.files}
     if bench is not None:
@@ -145,7 +149,14 @@ def gather(
         classes=classes,
         points=points,
         closeup=closeup(
-            rows[looked_at].ask(), labels, classes, point=looked_at, why=why, split=split, mistakes=plan.mistakes
+            rows[looked_at].ask(),
+            labels,
+            classes,
+            point=looked_at,
+            why=why,
+            split=split,
+            mistakes=plan.mistakes,
+            diversity=rows[looked_at].diverse(),
         ),
         members=members,
         agreement=agreement,
@@ -175,7 +186,7 @@ def _rows(
     """Return a candidate's points: one for each precision and runtime, if it can run; else one."""
     committee = candidate.committee
 
-    def row(precision: str, runtime: str, ballots: Ballots, ask: Callable[[], Answers], times: _Times) -> _Row:
+    def row(precision: str, runtime: str, ballots: Ballots, again: Callable[[], Ballots], times: _Times) -> _Row:
         said = say(committee, ballots.votes)
         point = Point(
             name=candidate.name,
@@ -195,11 +206,9 @@ def _rows(
             teacher=candidate.teacher,
             stages=said.stages,
         )
-        return _Row(point, ask)
+        return _Row(point, lambda: say(committee, again().votes).answers, lambda: how_diverse(committee, again()))
 
-    def stored() -> Answers:
-        return say(committee, stored_ballots(committee, source).votes).answers
-
+    stored = partial(stored_ballots, committee, source)
     if not runnable(committee):
         return [row("as given", "predictions only", kept, stored, (None, None))]
     if bench is None:
@@ -207,15 +216,11 @@ def _rows(
     found = []
     for precision in plan.precisions:
         ballots = kept if precision == "fp32" else bench.ballots(committee, precision)
-        ask = stored if precision == "fp32" else partial(_fresh, bench, committee, precision)
+        again = stored if precision == "fp32" else partial(bench.ballots, committee, precision)
         for runtime in plan.runtimes:
             times = bench.times(committee, precision, runtime)
-            found.append(row(precision, RUNTIMES[runtime], ballots, ask, times))
+            found.append(row(precision, RUNTIMES[runtime], ballots, again, times))
     return found
-
-
-def _fresh(bench: "Bench", committee: Committee, precision: str) -> Answers:
-    return say(committee, bench.ballots(committee, precision).votes).answers
 
 
 def _fitted_on(graph: "Graph") -> Provenance:
@@ -243,7 +248,7 @@ def _graph_row(graph: "Graph", source: SplitSource, bench: "Bench", labels: Labe
         latency=small,
         throughput=large,
     )
-    return _Row(point, ask)
+    return _Row(point, ask, lambda: None)
 
 
 def _validated(candidate: Candidate, validation: SplitSource, mark: str | None) -> tuple[float | None, float | None]:

@@ -23,6 +23,7 @@ _MANY = 20
 """Of more classes, the page shows the commonest mistakes instead of the whole matrix."""
 _MOST = 50
 _NOTES = 3  # at the top; where there are more, all of them are at the bottom
+_FOUR_DIGITS = ("NLL", "Brier", "ECE", "adaptive ECE", "AURC", "validation NLL", "correlation", "threshold", "value")
 _NBSP = "\N{NO-BREAK SPACE}"
 _NOT_ON_FRONT = ("NLL", "validated")  # they are among all points: the first table is no wider than the page
 _PERCENTS = (*range(0, 100, 10), 95, 99, 100)
@@ -84,7 +85,7 @@ def shown(value: Cell, column: str) -> str:
         return value or "-"
     if isinstance(value, int):
         return f"{value:,}"
-    if column.startswith(("NLL", "Brier", "ECE", "AURC", "validation NLL", "correlation", "threshold")):
+    if column.startswith(_FOUR_DIGITS):
         return f"{value:.4f}"
     if column.startswith("multiply-adds") or column.endswith(("(ms)", "images/s")):
         return _three(value)
@@ -133,7 +134,7 @@ def _compact(record: Record, found: Mapping[str, Table]) -> dict[str, Table]:
         rows_shown = tuple(row for row in whole.rows if row[0] in _PERCENTS)
         compact["latency"] = Table(whole.name, whole.title, whole.columns, rows_shown)
     if "members" in found:
-        compact["members"] = found["members"].without("Brier", "AURC").filled()
+        compact["members"] = found["members"].without("Brier", "adaptive ECE", "AURC").filled()
     if len(record.classes) > _MANY:
         pairs = [
             (label, other, n)

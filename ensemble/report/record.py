@@ -18,6 +18,7 @@ __all__ = [
     "ClassRow",
     "Closeup",
     "Kind",
+    "MemberDiversity",
     "MemberRow",
     "Mistake",
     "Point",
@@ -68,13 +69,25 @@ class Timing:
 
 @dataclass(frozen=True)
 class Scores:
-    """How good a point's answers are on the reported split; the NLL of a vote is None."""
+    """How good a point's answers are on the reported split.
+
+    Attributes:
+        accuracy: share of right answers.
+        accuracy_ci95: Wilson's 95 % interval of it.
+        nll: negative log-likelihood in nats; None of a vote.
+        brier: summed over classes, in [0, 2].
+        ece: expected calibration error over 15 equal bins of confidence, in [0, 1].
+        adaptive_ece: likewise, over 15 bins of equally many images.
+        aurc: area under the risk-coverage curve, in [0, 1]: the error rate among the most confident images, mean over
+            how many these are.
+    """
 
     accuracy: float
     accuracy_ci95: tuple[float, float]
     nll: float | None
     brier: float
     ece: float
+    adaptive_ece: float
     aurc: float
 
 
@@ -190,6 +203,31 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class MemberDiversity:
+    """How differently the members of an ensemble answer: means over their pairs, of the measures in `diversity`.
+
+    Attributes:
+        views: name of the view set.
+        names: of the members, two or more.
+        disagreement: share of the images to which two give different classes.
+        error_correlation: of being right, in [-1, 1].
+        q_statistic: Yule's Q of being right, in [-1, 1].
+        double_fault: share of the images that both get wrong.
+        pairwise_information: mutual information of the answer and which of two members gives it, in [0, log 2] nats.
+        mutual_information: likewise of all members together, in nats: no mean over pairs.
+    """
+
+    views: str
+    names: tuple[str, ...]
+    disagreement: float
+    error_correlation: float
+    q_statistic: float
+    double_fault: float
+    pairwise_information: float
+    mutual_information: float
+
+
+@dataclass(frozen=True)
 class Closeup:
     """How one point errs.
 
@@ -201,6 +239,7 @@ class Closeup:
         classes: one row a class.
         mistakes: the most confident first.
         wrong: how many wrong answers there are.
+        diversity: of the point's members; None of a single one, and of an exported graph, which does not show them.
     """
 
     point: int
@@ -210,6 +249,7 @@ class Closeup:
     classes: tuple[ClassRow, ...]
     mistakes: tuple[Mistake, ...]
     wrong: int
+    diversity: MemberDiversity | None = None
 
 
 @dataclass(frozen=True)

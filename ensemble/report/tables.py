@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -89,6 +90,7 @@ def tables(record: Record) -> dict[str, Table]:
         _confusion(record),
         _classes(record),
         _agreement(record),
+        _diversity(record),
         _mistakes(record),
         Table(
             "hardware", "Hardware and versions", ("what", "value"), tuple((k, v) for k, v in record.hardware.items())
@@ -97,11 +99,11 @@ def tables(record: Record) -> dict[str, Table]:
     return {table.name: table for table in made if table.rows}
 
 
-_SCORES = ("accuracy", "accuracy low", "accuracy high", "NLL (nats)", "Brier", "ECE", "AURC")
+_SCORES = ("accuracy", "accuracy low", "accuracy high", "NLL (nats)", "Brier", "ECE", "adaptive ECE", "AURC")
 
 
 def _scores(s: Scores) -> tuple[Cell, ...]:
-    return (s.accuracy, *s.accuracy_ci95, s.nll, s.brier, s.ece, s.aurc)
+    return (s.accuracy, *s.accuracy_ci95, s.nll, s.brier, s.ece, s.adaptive_ece, s.aurc)
 
 
 def _points(record: Record) -> Table:
@@ -190,6 +192,25 @@ def _agreement(record: Record) -> Table:
         if i < j
     ]
     return Table("agreement", f"Agreement of pairs, views: {found.views}", columns, tuple(rows))
+
+
+def _diversity(record: Record) -> Table:
+    found, columns = record.closeup.diversity, ("measure", "value", "what it is")
+    if found is None:
+        return Table("diversity", "Diversity", columns, ())
+    who, most = record.points[record.closeup.point].name, math.log(len(found.names))
+    rows: tuple[tuple[Cell, ...], ...] = (
+        ("disagreement", found.disagreement, "share of the images to which two give different classes"),
+        ("double fault", found.double_fault, "share of the images that both get wrong"),
+        ("correlation of mistakes", found.error_correlation, "0 of members that err independently, 1 of equal ones"),
+        ("Q statistic", found.q_statistic, "of being right: 0 of members that err independently, at most 1"),
+        ("mutual information, two", found.pairwise_information, "uncertainty as two differ, in nats: at most 0.69"),
+        ("mutual information, all", found.mutual_information, f"likewise as all differ: at most {most:.2f}"),
+    )
+    title = (
+        f"Diversity of the {len(found.names)} members of {who}, views: {found.views}; means over pairs, but the last"
+    )
+    return Table("diversity", title, columns, rows)
 
 
 def _mistakes(record: Record) -> Table:

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from ensemble.lockfile import write_lockfile
+from zoo.errors import StorageError
+from zoo.files import atomic_write
 
 if TYPE_CHECKING:
     from tests.ensemble.conftest import Outcome, Zoo
@@ -55,8 +57,11 @@ def test_a_measured_report_says_where_and_is_quick_the_second_time(zoo: "Zoo", c
     (point,) = record["points"]
     assert (point["latency"]["batch"], point["throughput"]["batch"]) == (1, 4)
     assert point["latency"]["median_ms"] <= point["latency"]["p99_ms"]
+    assert "--remeasure" not in first.err
     second = cli("report", *words, *more)
     assert "timing" not in second.err
+    said = "note: 2 latencies were measured before, whatever --seconds says: --remeasure measures all again"
+    assert second.err.splitlines().count(said) == 1
     assert json.loads(table.read_text(encoding="utf-8"))["points"] == record["points"]
 
 
@@ -84,6 +89,11 @@ def test_a_measured_report_says_where_and_is_quick_the_second_time(zoo: "Zoo", c
         (("--budget-ms", "1", "--budget-macs", "1"), "give one of --budget-macs and --budget-ms", 2),
         (("--no-measure", "--budget-ms", "3"), "--budget-ms needs something to run: leave --no-measure out", 2),
         (("--no-measure", "--compile"), "--compile needs something to run", 2),
+        (("--batch", "10001"), "--batch 10001: the split has 10,000 images only", 2),
+        (("--large-batch", "10001"), "--large-batch 10001: the split has 10,000 images only", 2),
+        (("--csv", "/nope/x/y"), "--csv '/nope/x/y' is neither a folder, nor a new one in an existing folder", 2),
+        (("--plots", "/nope/x/y"), "--plots '/nope/x/y' is neither a folder, nor a new one", 2),
+        (("--plots", "/dev/full"), "--plots '/dev/full' is a file, and a folder is needed", 2),
         (("--precision", "fp8"), "unknown --precision 'fp8'; there are fp32, bf16, fp16", 2),
         (("--seconds", "0"), "--seconds 0: give a finite time above 0", 2),
         (("--seconds", "inf"), "--seconds inf: give a finite time above 0", 2),
@@ -153,7 +163,44 @@ def test_a_file_in_the_place_of_a_folder_is_refused(zoo: "Zoo", cli: Cli, tmp_pa
     del zoo
     (tmp_path / "file").write_text("")
     done = cli("report", "--pool", "tiny-a", "--no-measure", "--csv", tmp_path / "file", "-o", tmp_path / "r.html")
-    assert "is a file, and a folder is needed" in done.error
+    assert f"--csv {str(tmp_path / 'file')!r} is a file, and a folder is needed" in done.error
+
+
+def test_the_default_large_batch_fits_the_split(zoo: "Zoo", cli: Cli, tmp_path: Path) -> None:
+    table = tmp_path / "r.json"
+    words = ("--pool", "tiny-a", "--tta", "none", "--precision", "fp32", "--data", zoo.data, "--seconds", "0.01")
+    more = ("--device", "cpu", "-q", "--json", table, "-o", tmp_path / "r.html")
+    for asked, found in (((), (1, 60)), (("--batch", "60"), (60, None))):
+        assert cli("report", *words, *more, *asked).code == 0
+        (point,) = json.loads(table.read_text(encoding="utf-8"))["points"]
+        assert (point["latency"]["batch"], (point["throughput"] or {"batch": None})["batch"]) == found
+
+
+def test_a_full_disk_costs_only_what_went_there(
+    zoo: "Zoo", cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ensemble.report import write
+
+    full = {tmp_path / "r.json", tmp_path / "csv" / "points.csv"}
+
+    def refuse(path: Path, content: bytes) -> None:
+        if path in full:
+            raise StorageError(f"cannot write {path}: No space left on device")
+        atomic_write(path, content)
+
+    monkeypatch.setattr(write, "atomic_write", refuse)
+    words = ("--pool", "tiny-a", "--tta", "none", "--no-measure", "--data", zoo.data, "-q", "-o", tmp_path / "r.html")
+    done = cli("report", *words, "--json", tmp_path / "r.json", "--csv", tmp_path / "csv")
+    assert done.code == 1
+    assert f"wrote {tmp_path / 'r.html'}" in done.out
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    lines = [f"error: cannot write {path}: No space left on device" for path in sorted(full, reverse=True)]
+    assert done.err.splitlines() == lines
+    full.add(tmp_path / "r.html")
+    (tmp_path / "r.html").unlink()
+    done = cli("report", *words)
+    assert (done.code, done.out) == (1, "")
+    assert done.error == f"cannot write {tmp_path / 'r.html'}: No space left on device"
 
 
 def test_without_measuring_torch_is_not_imported(zoo: "Zoo", tmp_path: Path) -> None:

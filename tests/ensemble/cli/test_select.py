@@ -235,7 +235,7 @@ def test_accuracy_is_an_objective(fittable: "Zoo", choose: Choose) -> None:
         (["--pool", "tinya", "--dry-run"], 1, "did you mean 'tiny-a'"),
         (["--pool", "tiny-a,tiny-*", "--dry-run"], 2, "named twice"),
         (["--pool", "tiny-*", "--dry-run", "--tta", "flips"], 2, "did you mean 'flip'"),
-        (["--pool", "tiny-*", "--dry-run", "--tta", "crops5"], 1, "no stored predictions for view 'shift-2-2'"),
+        (["--pool", "tiny-*", "--dry-run", "--tta", "crops5"], 1, "--members tiny-a,tiny-b,tiny-c --tta crops5"),
         (["--pool", "tiny-*", "--dry-run", "--budget-macs", "0"], 2, "--budget-macs 0: a budget is a finite number"),
         (["--pool", "tiny-*", "--dry-run", "--budget-macs", "nan"], 2, "--budget-macs nan"),
         (["--pool", "tiny-*", "--dry-run", "--budget-macs", "0.5"], 2, "cheapest, 'tiny-a' with --tta none, costs 1"),

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from benchmarks.selection import CLASSES, file_entries
-from ensemble.fit.pool import Pool, read_pool, views_of
+from ensemble.fit.pool import MissingViewsError, Pool, read_pool, views_of
 from ensemble.members import Member, parse_members
 from zoo.entry import Entry, write_entry
 from zoo.errors import DataError, MenagerieError, NotFoundError, UsageError
+from zoo.files import write_sums
 from zoo.predictions import Predictions, SplitPredictions
 
 BOTH = ("none", "flip")
@@ -92,7 +93,12 @@ TRAINED = {"images": 1, "fingerprint": "1" * 64, "held_out": "7" * 64}
 @pytest.mark.parametrize(
     ("change", "card", "kind", "says"),
     [
-        (lambda _: None, {}, NotFoundError, "'made-up-0000' has no stored predictions for the validation split"),
+        (
+            lambda _: None,
+            {},
+            NotFoundError,
+            "'made-up-0000' cannot take part in a fit: no stored predictions for .* leave it out",
+        ),
         (lambda val: val, {"trained_on": TRAINED}, DataError, "'made-up-0000' cannot take part"),
         (lambda val: val, {"trained_on": None}, DataError, "'made-up-0000' cannot take part"),
         (
@@ -106,7 +112,7 @@ TRAINED = {"images": 1, "fingerprint": "1" * 64, "held_out": "7" * 64}
             lambda val: replace(val, views={"none": val.views["none"]}),
             {},
             NotFoundError,
-            "view 'flip': run `ensemble eval --members made-up-0000 --tta flip --split val --fresh` once",
+            "of 1 candidate: run `ensemble eval --members made-up-0000 --tta flip --split val --data DIR --fresh`",
         ),
         (
             lambda val: replace(val, views={v: np.pad(z, ((0, 0), (0, 1))) for v, z in val.views.items()}),
@@ -126,6 +132,31 @@ def test_what_cannot_be_fitted_is_said(
     spoil(filed, change, **card)
     with pytest.raises(kind, match=says):
         read_pool(filed, BOTH)
+
+
+def test_all_who_lack_views_are_in_one_command_a_view_set(filed: list[Member]) -> None:
+    with pytest.raises(MissingViewsError) as caught:
+        read_pool(filed[:3], ("none", "crops5", "flip+shift1"))
+    names = ",".join(sorted(m.name for m in filed[:3]))
+    assert str(caught.value) == (
+        f"no stored predictions for --tta crops5 of 3 candidates: "
+        f"run `ensemble eval --members {names} --tta crops5 --split val --data DIR --fresh`; "
+        f"no stored predictions for --tta flip+shift1 of 3 candidates: "
+        f"run `ensemble eval --members {names} --tta flip+shift1 --split val --data DIR --fresh` "
+        "once, which keeps them (DIR has the training images)"
+    )
+
+
+def test_all_without_predictions_are_named(filed: list[Member]) -> None:
+    for member in filed[1:3]:
+        assert isinstance(member.origin, Entry)
+        (member.origin.folder / "predictions.safetensors").unlink()
+        (member.origin.folder / "SHA256SUMS").unlink()
+        write_sums(member.origin.folder)
+    again = [Member(m.name, Entry(m.name, m.origin.folder, "")) for m in filed if isinstance(m.origin, Entry)]
+    silent = ", ".join(repr(name) for name in sorted(m.name for m in filed[1:3]))
+    with pytest.raises(NotFoundError, match=f"^{silent} cannot take part in a fit: no stored .* leave them out"):
+        read_pool(again, BOTH)
 
 
 def test_the_shipped_entries_can_be_fitted() -> None:

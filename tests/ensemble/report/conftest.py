@@ -15,6 +15,7 @@ from ensemble.report.record import (
     Agreement,
     Budget,
     Kind,
+    MemberDiversity,
     MemberRow,
     Point,
     Record,
@@ -105,6 +106,7 @@ def make_record(
             why="because",
             split=split,
             mistakes=6,
+            diversity=MemberDiversity("flip", ("a", "b"), 0.1, 0.2, 0.3, 0.4, 0.5, 0.6) if members > 1 else None,
         ),
         members=tuple(
             MemberRow(n, "fastnet", scores(answers(labels, len(classes), 2, seed=i), labels), 100, 0.1)

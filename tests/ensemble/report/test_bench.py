@@ -200,3 +200,30 @@ def test_what_cannot_run_as_asked_is_refused(knowing: "Zoo", bench: Bench) -> No
     large = Bench(CPU, bench.source, (1000, 1000))
     with pytest.raises(UsageError, match="a batch of 1000 images: the split has 60 only"):
         large.times(committee, "fp32", "frozen")
+
+
+def test_without_a_large_batch_there_is_no_throughput(knowing: "Zoo", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "measure", lambda _run, images, **_: summarise([1.0] * 3, len(images[0])))
+    small = Bench(CPU, knowing.split_source(), (60, None))
+    plan = Plan(parse_members("tiny-a"), sets=("none",))
+    (point,) = gather(plan, small.source, knowing.split_source("val"), bench=small).points
+    assert point.latency is not None
+    assert (point.latency.batch, point.throughput) == (60, None)
+
+
+def test_what_was_kept_is_known_and_measuring_again_is_done_once(
+    knowing: "Zoo", told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All networks of the tiny zoo have one shape."""
+    monkeypatch.setattr(measure, "measure", lambda _run, images, **_: summarise([1.0] * 3, len(images[0])))
+
+    def ask(*, remeasure: bool = False) -> tuple[int, int]:
+        some = Bench(CPU, knowing.split_source(), (1, 4), remeasure=remeasure, tell=told.append)
+        for name in ("tiny-a", "tiny-b", "tiny-a"):
+            some.times(knowing.committee(name, "none"), "fp32", "frozen")
+        found, told[:] = len(told), []
+        return found, len(some.kept)
+
+    assert ask() == (2, 0), "a batch of each size; what was measured just now was not kept from before"
+    assert ask() == (0, 2)
+    assert ask(remeasure=True) == (2, 0)

@@ -24,6 +24,16 @@ def test_scores_are_those_of_another_library() -> None:
     assert found.accuracy_ci95[0] < found.accuracy < found.accuracy_ci95[1]
 
 
+def test_adaptive_calibration_and_risk_are_those_of_plain_loops() -> None:
+    found = scores(SAID, LABELS)
+    sure = sorted((float(p.max()), bool(t == y)) for p, t, y in zip(SAID.probs, SAID.top, LABELS, strict=True))
+    bins = [sure[20 * b : 20 * (b + 1)] for b in range(15)]  # 300 images, and no two of the same confidence
+    gaps = [abs(np.mean([right for _, right in some]) - np.mean([p for p, _ in some])) for some in bins]
+    assert found.adaptive_ece == pytest.approx(np.mean(gaps))
+    wrong = [not right for _, right in reversed(sure)]
+    assert found.aurc == pytest.approx(np.mean([np.mean(wrong[:n]) for n in range(1, 301)]))
+
+
 def test_bins_hold_every_image_once_and_make_the_calibration_error() -> None:
     bins = reliability(SAID, LABELS)
     assert len(bins) == BINS

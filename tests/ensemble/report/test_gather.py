@@ -10,10 +10,11 @@ import pytest
 
 from ensemble.evaluate import SplitSource, score, stored_ballots
 from ensemble.members import parse_members
+from ensemble.report.agreement import how_diverse
 from ensemble.report.candidates import best_of_pool
 from ensemble.report.gather import Plan, gather
 from ensemble.report.record import Budget
-from zoo.errors import DataError
+from zoo.errors import DataError, NotFoundError
 from zoo.predictions import Predictions, SplitPredictions
 
 if TYPE_CHECKING:
@@ -84,3 +85,29 @@ def test_a_committee_of_the_pool_that_is_a_file_is_shown_once() -> None:
     for files, names in (({}, ["best 2 of 2"]), ({"mine.json": turned}, ["mine.json"])):
         record = gather(Plan(members, files, sets=("none",)), *splits)
         assert [p.name for p in record.points if len(p.members) == 2] == names
+
+
+def test_diversity_is_of_the_ensemble_in_focus(knowing: "Zoo") -> None:
+    members = parse_members("tiny-*")
+    source, validation = knowing.split_source(), knowing.split_source("val")
+    files = {"e.json": knowing.committee("tiny-a,tiny-b=2", "flip", temperature=1.3)}
+    found = gather(Plan(members, files), source, validation).closeup.diversity
+    assert found == how_diverse(files["e.json"], stored_ballots(files["e.json"], source))
+    assert found is not None
+    assert found.names == ("tiny-a", "tiny-b")
+    assert gather(Plan(members[:1]), source, validation).closeup.diversity is None
+
+
+@pytest.mark.usefixtures("knowing")
+def test_views_that_members_lack_are_advised_on_once() -> None:
+    members = parse_members("tiny-*")
+    source, validation = SplitSource("cifar10", "test"), SplitSource("cifar10", "val")
+    everyone = "--members tiny-a,tiny-b,tiny-c --tta crops5"
+    with pytest.raises(NotFoundError, match=f"run `ensemble eval {everyone} --split test --fresh` once") as caught:
+        gather(Plan(members, sets=("crops5",)), source, validation)
+    assert str(caught.value).count("ensemble eval") == 1
+    notes = gather(Plan(members, sets=("none", "crops5")), source, validation).notes
+    advice = [note for note in notes if "ensemble eval" in note]
+    assert len(advice) == 2, "one command for each split"
+    assert f"{everyone} --split val --data DIR --fresh`" in advice[0]
+    assert f"{everyone} --split test --fresh`" in advice[1]

@@ -102,6 +102,24 @@ def test_it_says_what_is_what(read: Reader) -> None:
     assert "something was left out" in said
 
 
+def test_calibration_and_diversity_of_what_is_in_focus_are_on_the_page() -> None:
+    made = make_record()
+    text = page(made)
+    focus = made.points[made.closeup.point]
+    errs = text[text.index('<h2 id="errors">') : text.index("</section>", text.index('<h2 id="errors">'))]
+    for name, value in (
+        ("ECE", focus.scores.ece),
+        ("adaptive ECE", focus.scores.adaptive_ece),
+        ("AURC", focus.scores.aurc),
+    ):
+        assert f"<dt>{name}</dt><dd>{value:.4f}</dd>" in errs
+    members = text[text.index('<h2 id="members">') :]
+    assert f"Diversity of the 2 members of {focus.name}, views: flip" in members
+    for name, value in (("disagreement", 0.1), ("Q statistic", 0.3), ("mutual information, all", 0.6)):
+        assert f'<th scope="row">{name}</th><td class="number">{value:.4f}</td>' in members
+    assert "Diversity of" not in page(make_record(members=1))
+
+
 def test_a_missed_budget_stands_on_the_card(read: Reader) -> None:
     assert 'class="missed"' not in page(make_record())
     text = page(replace(make_record(), chosen=None, missed="no point is within the budget of 1 <ms>"))

@@ -15,7 +15,8 @@ from ensemble.report.tables import Table, axis_unit, shown_curves, tables, to_cs
 def test_each_plot_has_its_table_and_csv_reads_back(record: Callable[..., Record]) -> None:
     found = tables(record())
     assert set(found) == {
-        *("points", "members", "latency", "reliability", "confusion", "classes", "agreement", "mistakes", "hardware")
+        *("points", "members", "latency", "reliability", "confusion", "classes", "agreement", "diversity", "mistakes"),
+        "hardware",
     }
     for table in found.values():
         assert {len(row) for row in table.rows} == {len(table.columns)}
@@ -32,6 +33,22 @@ def test_numbers_in_csv_are_exact(record: Callable[..., Record]) -> None:
         assert point.latency is not None
         assert float(row["p99 (ms)"]) == point.latency.p99_ms
         assert (row["front"] == "yes") == point.front
+
+
+def test_calibration_and_diversity_are_among_the_numbers(record: Callable[..., Record]) -> None:
+    made = record()
+    rows = list(csv.DictReader(io.StringIO(to_csv(tables(made)["points"]))))
+    assert [float(row["adaptive ECE"]) for row in rows] == [p.scores.adaptive_ece for p in made.points]
+    found = list(csv.DictReader(io.StringIO(to_csv(tables(made)["diversity"]))))
+    assert {row["measure"]: float(row["value"]) for row in found} == {
+        "disagreement": 0.1,
+        "correlation of mistakes": 0.2,
+        "Q statistic": 0.3,
+        "double fault": 0.4,
+        "mutual information, two": 0.5,
+        "mutual information, all": 0.6,
+    }
+    assert "diversity" not in tables(record(members=1))
 
 
 @pytest.mark.parametrize("text", ["=1+1", "@sum", "+x", "-x"])

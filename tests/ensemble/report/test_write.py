@@ -13,9 +13,10 @@ from ensemble.report.write import to_json, write, write_plots
 
 def test_all_files_are_written_and_json_has_everything(record: Callable[..., Record], tmp_path: Path) -> None:
     made = record()
-    (tmp_path / "again").mkdir()
     page = tmp_path / "r.html"
-    write(made, page, csv_to=tmp_path / "csv", plots_to=tmp_path / "plots")
+    table = tmp_path / "r.json"
+    assert write(made, page, json_to=table, csv_to=tmp_path / "csv", plots_to=tmp_path / "plots") == {}
+    assert table.read_text(encoding="utf-8") == to_json(made)
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     found = json.loads(to_json(made))
     assert found["format"] == FORMAT
@@ -31,3 +32,17 @@ def test_all_files_are_written_and_json_has_everything(record: Callable[..., Rec
                 assert min(image.size) > 400
     write_plots(made, tmp_path / "again")
     assert all(p.read_bytes() == (tmp_path / "again" / p.name).read_bytes() for p in files)
+
+
+def test_what_cannot_be_written_takes_nothing_else_with_it(record: Callable[..., Record], tmp_path: Path) -> None:
+    made, nowhere = record(points=2, members=2), tmp_path / "no" / "where"
+    page, folder = tmp_path / "r.html", tmp_path / "csv"
+    refused = write(made, page, json_to=nowhere, csv_to=folder)
+    assert list(refused) == [nowhere]
+    assert "No such file or directory" in str(refused[nowhere])
+    assert page.is_file()
+    assert (folder / "points.csv").is_file()
+    refused = write(made, nowhere, json_to=tmp_path / "r.json", csv_to=tmp_path / "no" / "csv")
+    assert list(refused) == [nowhere, tmp_path / "no" / "csv"]
+    assert (tmp_path / "r.json").is_file()
+    assert not nowhere.parent.exists(), "a folder is made in one that is there, or not at all"

@@ -183,9 +183,11 @@ def _check(*, no_measure: bool, precisions: Sequence[str]) -> None:
     for option in click.get_current_context().command.params:
         if no_measure and option.name in _MEASURED and _given(option.name):
             raise UsageError(f"{option.opts[0]} needs something to run: leave --no-measure out")
-    unknown = next((p for p in precisions if p not in {"fp32", "bf16", "fp16"}), None)
+    from zoo.convert import DTYPES
+
+    unknown = next((p for p in precisions if p not in DTYPES), None)
     if unknown is not None:
-        raise UsageError(f"unknown --precision {unknown!r}; there are fp32, bf16, fp16")
+        raise UsageError(f"unknown --precision {unknown!r}; there are {', '.join(DTYPES)}")
 
 
 def _given(name: str) -> bool:

@@ -94,7 +94,7 @@ def test_a_measured_report_says_where_and_is_quick_the_second_time(zoo: "Zoo", c
         (("--csv", "/nope/x/y"), "--csv '/nope/x/y' is neither a folder, nor a new one in an existing folder", 2),
         (("--plots", "/nope/x/y"), "--plots '/nope/x/y' is neither a folder, nor a new one", 2),
         (("--plots", "/dev/full"), "--plots '/dev/full' is a file, and a folder is needed", 2),
-        (("--precision", "fp8"), "unknown --precision 'fp8'; there are fp32, bf16, fp16", 2),
+        (("--precision", "fp8"), "unknown --precision 'fp8'; there are fp32, fp16, bf16", 2),
         (("--seconds", "0"), "--seconds 0: give a finite time above 0", 2),
         (("--seconds", "inf"), "--seconds inf: give a finite time above 0", 2),
         (("--tta", "flop"), "unknown view set 'flop'", 2),

@@ -239,7 +239,7 @@ def test_bad_requests_are_one_line(
         ("tiny-a", "none", "probs", 2, "is one member under one view: there is nothing to ask first"),
         (
             *("tiny-*", "crops5", "probs", 1),
-            "run `ensemble eval --members tiny-a,tiny-b,tiny-c --tta crops5 --split val --data DIR --fresh` once, which",
+            "run `ensemble eval --members tiny-a,tiny-b,tiny-c --tta crops5 --split val --data DIR --fresh` once",
         ),
     ],
 )

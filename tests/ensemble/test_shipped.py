@@ -1,4 +1,4 @@
-"""The networks that ship: a committee of five fastnets, a WideResNet, and their stored predictions on CIFAR-10."""
+"""The networks that ship: a committee of five fastnets, their student, a WideResNet, and their stored predictions on CIFAR-10."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zoo.entry import Entry
 
 FASTNETS = [f"fastnet-seed{seed}" for seed in range(1, 6)]
-SHIPPED = [*FASTNETS, "wrn16-4-seed1"]
+SHIPPED = [*FASTNETS, "wrn16-4-seed1", "fastnet-distilled-seed1"]
 PROGRAM = "import sys; from ensemble.cli import main; sys.argv[0] = 'ensemble'; main()"
 
 

@@ -85,5 +85,16 @@ def test_a_distilled_recipe_is_its_own_with_a_teacher_and_more_patience() -> Non
     assert taught.distill is not None
     assert (taught.distill.teacher, taught.distill.hard_share, taught.label_smoothing) == ("given", 0.0, 0.0)
     assert taught.epochs == 2 * plain.epochs
-    changed = {"name": "fastnet", "epochs": plain.epochs, "label_smoothing": plain.label_smoothing, "distill": None}
+    # For the same error, the gradient that reaches a layer is larger by the temperature squared.
+    slower, faster = taught.optimizer, plain.optimizer
+    assert slower.lr * taught.distill.temperature**2 == pytest.approx(faster.lr, rel=2e-3)
+    assert slower.lr * slower.weight_decay == pytest.approx(faster.lr * faster.weight_decay, rel=2e-3)
+    changed = {
+        "name": "fastnet",
+        "epochs": plain.epochs,
+        "label_smoothing": plain.label_smoothing,
+        "distill": None,
+        "optimizer": faster,
+        "groups": plain.groups,
+    }
     assert replace(taught, **changed) == plain  # type: ignore[arg-type]  # fields of a recipe

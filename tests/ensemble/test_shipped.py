@@ -1,4 +1,4 @@
-"""The networks that ship: a committee of five fastnets, their student, a WideResNet, and their stored predictions on CIFAR-10."""
+"""The networks that ship: five fastnets, their student, a WideResNet, and their stored predictions on CIFAR-10."""
 
 import json
 import subprocess

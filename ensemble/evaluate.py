@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.cascade.stored import Exits, describe, measures, stored_exits
+from ensemble.cascade.stored import Exits, describe, stored_exits
 from ensemble.lockfile import Committee
 from ensemble.members import Member
 from ensemble.merge import Merge, Vote, merge
-from ensemble.metrics import ece, nll
+from ensemble.metrics import ece, measures, nll
 from ensemble.prediction_file import read_prediction_file
 from ensemble.view_cache import cached_views
 from tta import view_set

@@ -7,6 +7,7 @@ not always the argmax of its shares; a vote has no NLL.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ __all__ = [
     "confidences",
     "confusion",
     "ece",
+    "measures",
     "nll",
     "nll_each",
     "selective_risk",
@@ -212,3 +214,22 @@ def wilson_interval(right: int, images: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * images)) / (1 + z2 / images)
     half = _Z95 / (1 + z2 / images) * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def measures(probs: Probs, top: Top, labels: Labels, *, likelihood: bool = True) -> dict[str, Any]:
+    """Return the metrics of answers to N images, as `ensemble eval --json` names them.
+
+    Args:
+        probs: `[N, C]`.
+        top: classes, `[N]`.
+        labels: `[N]`.
+        likelihood: whether `probs` are probabilities; the shares of a vote have no NLL.
+    """
+    right = int((top == labels).sum())
+    return {
+        "accuracy": right / len(labels),
+        "accuracy_ci95": list(wilson_interval(right, len(labels))),
+        "nll": nll(probs, labels) if likelihood else None,
+        "brier": brier(probs, labels),
+        "ece": ece(probs, labels, top),
+    }

@@ -50,12 +50,8 @@ def keep_views(
     fresh = {view: values.astype(np.float16) for view, values in logits.items()}
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_suffix(".lock"))
-        lock.acquire()
-    try:
-        views = {**cached_views(entry, name, split.fingerprint), **fresh}
-        stored = SplitPredictions(views, split.labels[split.order], split.fingerprint)
-        atomic_write(path, Predictions({name: stored}).encode())
-    finally:
-        lock.release()
+        with FileLock(path.with_suffix(".lock")):
+            views = {**cached_views(entry, name, split.fingerprint), **fresh}
+            stored = SplitPredictions(views, split.labels[split.order], split.fingerprint)
+            atomic_write(path, Predictions({name: stored}).encode())
     return views

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from ensemble.cascade.stages import steps
 from ensemble.lockfile import Committee
 from ensemble.merge import Array, Vote, merge
-from ensemble.metrics import brier, ece, nll, wilson_interval
+from ensemble.metrics import measures
 from zoo.data.split import Labels
 from zoo.entry import Entry
 
-__all__ = ["Exits", "answers", "describe", "measures", "member_costs", "stage_costs", "stored_exits", "usage"]
+__all__ = ["Exits", "answers", "describe", "member_costs", "stage_costs", "stored_exits", "usage"]
 
 Top = npt.NDArray[np.intp]
 
@@ -96,25 +96,6 @@ def usage(committee: Committee, exits: Exits) -> tuple[npt.NDArray[np.float64], 
     return shares, None if costs is None else float(shares @ costs)
 
 
-def measures(probs: Array, top: Top, labels: Labels, *, likelihood: bool = True) -> dict[str, Any]:
-    """Return the metrics of answers to N images, as `ensemble eval --json` names them.
-
-    Args:
-        probs: `[N, C]`.
-        top: classes, `[N]`.
-        labels: `[N]`.
-        likelihood: whether `probs` are probabilities; the shares of a vote have no NLL.
-    """
-    right = int((top == labels).sum())
-    return {
-        "accuracy": right / len(labels),
-        "accuracy_ci95": list(wilson_interval(right, len(labels))),
-        "nll": nll(probs, labels) if likelihood else None,
-        "brier": brier(probs, labels),
-        "ece": ece(probs, labels, top),
-    }
-
-
 def describe(committee: Committee, votes: Sequence[Vote], exits: Exits, labels: Labels) -> dict[str, Any]:
     """Say where images leave a cascade, what that saves, and how it compares with the whole committee.
 
@@ -128,7 +109,7 @@ def describe(committee: Committee, votes: Sequence[Vote], exits: Exits, labels: 
         `stages`, each with the `share` of images that leave there, their `accuracy` (None if there are none) and what
         is computed for one of them; `multiply_adds` for an image in the mean, and `of_whole`, their share of the whole
         committee's (None if a card is silent); `agreement`, the share of images with the same class; and `whole`, the
-        whole committee's `measures`.
+        whole committee's `ensemble.metrics.measures`.
     """
     costs = stage_costs(committee)
     shares, mean = usage(committee, exits)

@@ -92,9 +92,10 @@ def command(
 
     record = teacher_record(committee, read_provenance(lockfile, committee) if lockfile else None)
 
-    check = partial(_check, entries_of(committee), crops)
+    entries = entries_of(committee)
+    check = partial(_check, entries, crops)
     if options.dry_run:
-        _check_dataset(entries_of(committee), options.where)  # which is all that is known without data
+        _check_dataset(entries, options.where)  # which is all that is known without data
         job, device = dry_run(recipe, options, check, label=label)
         _show_teacher(committee, crops, job, device)
         return

@@ -101,15 +101,12 @@ class LatencyCache:
         known = Known(latency, datetime.now(UTC).isoformat(timespec="seconds"), fresh=True)
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        try:
-            table = self._mended(workload)
-            row = {**self._label(workload), "measured": known.measured, "latency": latency.to_dict()}
-            table[self._name(workload)] = row
-            content = {"format": FORMAT, "hardware": self.hardware.to_dict(), "latencies": table}
-            atomic_write(self.path, (json.dumps(content) + "\n").encode())
-        finally:
-            self._lock.release()
+            with self._lock:
+                table = self._mended(workload)
+                row = {**self._label(workload), "measured": known.measured, "latency": latency.to_dict()}
+                table[self._name(workload)] = row
+                content = {"format": FORMAT, "hardware": self.hardware.to_dict(), "latencies": table}
+                atomic_write(self.path, (json.dumps(content) + "\n").encode())
         return known
 
     @contextmanager

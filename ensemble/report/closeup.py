@@ -11,14 +11,11 @@ from ensemble.comparison import Answers
 from ensemble.metrics import (
     adaptive_ece,
     aurc,
-    brier,
     calibration_gaps,
     class_scores,
     confidences,
     confusion,
-    ece,
-    nll,
-    wilson_interval,
+    measures,
 )
 from ensemble.report.record import ClassRow, Closeup, MemberDiversity, Mistake, ReliabilityBin, Scores
 from zoo.data import Split
@@ -34,13 +31,11 @@ _LARGEST = 96  # pixels: larger pictures are made smaller, so that a page stays 
 
 def scores(answers: Answers, labels: Labels) -> Scores:
     """Return the scores of what was answered to N images with labels `[N]`."""
-    right = int((answers.top == labels).sum())
+    found = measures(answers.probs, answers.top, labels, likelihood=answers.likelihood)
+    low, high = found.pop("accuracy_ci95")
     return Scores(
-        accuracy=right / len(labels),
-        accuracy_ci95=wilson_interval(right, len(labels)),
-        nll=nll(answers.probs, labels) if answers.likelihood else None,
-        brier=brier(answers.probs, labels),
-        ece=ece(answers.probs, labels, answers.top),
+        **found,
+        accuracy_ci95=(low, high),
         adaptive_ece=adaptive_ece(answers.probs, labels, answers.top),
         aurc=aurc(answers.probs, labels, answers.top),
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tta.fold import fold_batch_norms
+from tta.max_pool import slice_max_pools
 from tta.predict import Precision, autocast
 from zoo.convert import DTYPES
 from zoo.errors import UsageError
@@ -116,7 +117,12 @@ class FrozenNet(nn.Module):
         self.training = False
         self.setting, self.precision, self.compiled = setting, setting.precision, setting.compile
         self._format = torch.channels_last if setting.channels_last else torch.contiguous_format
-        folded = fold_batch_norms(net).to(setting.device).to(memory_format=self._format).requires_grad_(False)
+        folded = (
+            slice_max_pools(fold_batch_norms(net))
+            .to(setting.device)
+            .to(memory_format=self._format)
+            .requires_grad_(False)
+        )
         half = setting.precision != "fp32"
         self.net = _narrowed(folded, getattr(torch, DTYPES[setting.precision])) if half else folded
         self._spare: list[nn.Module] = [folded] if half else []  # until the first images; in a list it is no sub-module

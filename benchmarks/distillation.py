@@ -1,10 +1,12 @@
 """Students of a committee beside networks of the same architecture and epochs that learned from labels.
 
+    export ZOO_SOURCE=benchmarks/students  # the predictions of the networks that do not ship
     python -m benchmarks.distillation --students 'fastnet-distilled-seed*' --controls 'fastnet-20ep-seed*'
 
 The accuracies are those of the stored predictions on CIFAR-10's test split. The difference is that of the mean accuracy
 of all students and of all controls, on the same images: its interval is a paired bootstrap over images (BCa, 10,000
-resamples), for these networks. Then each student beside each control, as `ensemble compare` does it.
+resamples), for these networks; what other seeds would do is not in it. Then each student beside each control, as
+`ensemble compare` does it. The controls were trained by `zoo train fastnet --set epochs=20 --seed N --name NAME`.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from ensemble.members import Member, parse_members
 from ensemble.merge import merge
 from ensemble.resampling import mean_sums, resample
 from ensemble.significance import interval, paired_accuracy
+from zoo.errors import MenagerieError
 
 VIEWS = ("none", "flip")
 Right = npt.NDArray[np.bool_]
@@ -57,8 +60,11 @@ def main() -> None:
     parser.add_argument("--controls", required=True, help="Likewise.")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    groups = [parse_members(words) for words in (arguments.students, arguments.controls)]
-    results = {views: compare(*({m.name: answers(m, views) for m in group} for group in groups)) for views in VIEWS}
+    try:
+        groups = [parse_members(words) for words in (arguments.students, arguments.controls)]
+        results = {views: compare(*({m.name: answers(m, views) for m in group} for group in groups)) for views in VIEWS}
+    except MenagerieError as error:
+        parser.error(str(error))
     if arguments.json:
         print(json.dumps(results))
         return

@@ -48,6 +48,8 @@ def load(source: str | Path, *, views: str = "none", merge: "Merge" = "probs") -
     from ensemble.module import Ensemble  # noqa: PLC0415
     from zoo.errors import UsageError  # noqa: PLC0415
 
+    if not isinstance(source, str | Path):
+        raise UsageError(f"{type(source).__name__}: give the path of an ensemble.json, or members in one string")
     if isinstance(source, Path) or source.endswith(".json"):
         if (views, merge) != ("none", "probs"):
             raise UsageError(f"{source} has its own views and merge: leave them out")

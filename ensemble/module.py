@@ -152,7 +152,7 @@ class Ensemble(nn.Module):
             if first not in seen:
                 image = (planes - self.means[m]) / self.stds[m]
                 seen[first] = torch.cat([view.apply(image) for view in shown])
-            logits = torch.unflatten(self.nets[m](seen[first]), 0, (len(shown), len(planes)))
+            logits = torch.unflatten(self.nets[m](seen[first]), 0, (len(shown), planes.shape[0]))
             wide = torch.promote_types(logits.dtype, torch.float32)
             said.append((logits.to(wide) / self.temperatures[m]).log_softmax(-1))
         return torch.stack(said)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import inference, loading, selection
+from benchmarks import distillation, inference, loading, selection
 from benchmarks.airbench import OVERRIDES, run_once, run_script
 from benchmarks.airbench import make_job as airbench_job
 from benchmarks.training import CONTENDERS, make_job, run_one
@@ -113,3 +113,19 @@ def test_a_selection_is_scored_on_the_other_half() -> None:
     probs, _ = merge(votes, "probs", chosen.temperature)
     assert outcome.loss == pytest.approx(nll(probs, other.labels), rel=1e-4)
     assert outcome.members == len(chosen.members) <= 5
+
+
+def test_students_and_controls_are_compared_as_the_documentation_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    students = Path(__file__).parent.parent / "benchmarks" / "students"
+    monkeypatch.setenv("ZOO_SOURCE", str(students))
+    words = ["--students", "fastnet-distilled-seed*", "--controls", "fastnet-20ep-seed*"]
+    monkeypatch.setattr("sys.argv", ["distillation", *words])
+    distillation.main()
+    means = [line.split()[-4:] for line in capsys.readouterr().out.splitlines() if "mean of students" in line]
+    assert means == [["+0.46", "(+0.16", "to", "+0.74)"], ["+0.11", "(-0.16", "to", "+0.37)"]]
+    monkeypatch.setattr("sys.argv", ["distillation", "--students", "nobody", "--controls", "fastnet-seed1"])
+    with pytest.raises(SystemExit):
+        distillation.main()
+    assert "no entry 'nobody'" in capsys.readouterr().err

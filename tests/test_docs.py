@@ -14,8 +14,10 @@ from zoo.cli import group as zoo
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUPS = {"zoo": zoo, "ensemble": ensemble}
-STAND_INS = {"RECIPE": "fastnet", "RECIPE_A": "fastnet", "RECIPE_B": "resnet9", "N": "1"}
+STAND_INS = {"RECIPE": "fastnet", "RECIPE_A": "fastnet", "RECIPE_B": "resnet9", "N": "9"}
 """What a reader puts in the place of a word in capitals."""
+SHIPPED = {folder.name for folder in (ROOT / "zoo" / "builtin").iterdir()}
+"""Names that a command that trains must not show: they are refused, unless `--to` another folder."""
 
 
 def shown() -> list[tuple[str, str]]:
@@ -38,6 +40,9 @@ def test_the_command_line_takes_it(page: str, text: str) -> None:
     context = command.make_context(sub, words)  # raises for what it does not know
     if sub == "train":
         load_recipe(context.params["recipe"], context.params["overrides"])
+    if sub in {"train", "distill"} and not (context.params["name"] or context.params["to"]):
+        recipe = context.params["recipe"] if sub == "train" else f"{context.params['student']}-distilled"
+        assert f"{recipe}-seed{context.params['seed']}" not in SHIPPED
 
 
 def test_nothing_is_left_to_fill_in() -> None:
@@ -55,4 +60,6 @@ def test_every_recipe_is_in_the_table_with_its_launch_command() -> None:
     assert sorted(rows) == recipe_names()
     for name in recipe_names():
         first = (ROOT / "training" / "recipes" / f"{name}.toml").read_text(encoding="utf-8").splitlines()[0]
-        assert first.startswith(f"# zoo train {name} --seed 1 ")
+        launch = re.match(rf"# zoo train {name} --seed (\d+) ", first)
+        assert launch is not None, name
+        assert f"{name}-seed{launch[1]}" not in SHIPPED

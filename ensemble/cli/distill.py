@@ -73,8 +73,8 @@ def command(
     any moment, the same command goes on.
 
     \b
-      ensemble distill ensemble.json --student fastnet --seed 1 --data cifar10/
-      ensemble distill --members 'fastnet-seed[1-5]' --tta flip --student fastnet --seed 2 --data cifar10/
+      ensemble distill ensemble.json --student fastnet --seed 2 --data cifar10/
+      ensemble distill --members 'fastnet-seed[1-5]' --tta flip --student fastnet --seed 3 --data cifar10/
       ensemble distill ensemble.json --student wrn16-4 --seed 1 --crops 0 --set epochs=60 --data cifar10/
     """
     if lockfile_word is not None and lockfile is not None:

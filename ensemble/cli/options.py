@@ -14,7 +14,7 @@ from tta import view_set
 from zoo.cli.complete import member_names
 from zoo.cli.types import PATH, TEXT
 from zoo.errors import UsageError
-from zoo.files import atomic_write
+from zoo.files import atomic_write, check_writable
 
 __all__ = [
     "STDOUT",
@@ -123,11 +123,18 @@ def check_fit(
 
 
 def check_output(option: str, path: Path | None, inputs: Iterable[Path] = ()) -> None:
-    """Raise `UsageError` before any work if a file cannot lie where it is wanted, or is one of those that are read."""
+    """Refuse before any work what cannot be written.
+
+    Raises:
+        UsageError: a file cannot lie there, or is one of those that are read.
+        StorageError: the folder takes none.
+    """
     if path is None or path == STDOUT:
         return
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"{option} {str(path)!r} is not a file in an existing folder")
+    if path.is_file() or not path.exists():  # and no device
+        check_writable(path.parent)
     if any(path.resolve() == other.resolve() for other in inputs):
         raise UsageError(f"{option} {str(path)!r} would overwrite what is read: give another file")
 

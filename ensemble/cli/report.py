@@ -42,7 +42,9 @@ _MEASURED = {
 )
 @click.option("--max-members", type=click.IntRange(min=1), default=6, show_default=True, help="Of the pool's best k.")
 @click.option("--graphs", type=PATH, help="Folder of exported *.onnx, run by ONNX Runtime.")
-@click.option("--budget-ms", type=float, metavar="MS", help="Choose the best point of at most so many ms a batch.")
+@click.option(
+    "--budget-ms", type=float, metavar="MS", help="Choose the best point of at most so many ms in the median."
+)
 @click.option("--budget-macs", type=float, metavar="G", help="Likewise, of at most so many 10^9 multiply-adds.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images, for the latency.")
 @click.option(
@@ -198,7 +200,7 @@ def _given(name: str) -> bool:
 def _check_outputs(
     output: Path, json_to: Path | None, csv_to: Path | None, plots_to: Path | None, inputs: Sequence[Path]
 ) -> None:
-    """Raise `UsageError` before any work at what cannot lie where it is wanted; `StorageError` at a closed folder."""
+    """Refuse before any work what cannot lie where it is wanted; errors as in `check_output`."""
     from zoo.files import check_writable
 
     if output == STDOUT:

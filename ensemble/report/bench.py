@@ -1,8 +1,10 @@
 """Running candidates for a report: how long they take, and what they answer in another precision than fp32."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,9 +26,11 @@ from tta.freeze import FrozenNet, Setting
 from tta.predict import Precision, view_logits
 from zoo.data.split import Pixels
 from zoo.entry import Entry
-from zoo.errors import UsageError
+from zoo.errors import StorageError, UsageError
 
 __all__ = ["Bench", "timing"]
+
+_log = logging.getLogger(__name__)
 
 _Run = Callable[[Tensor], object]
 
@@ -172,7 +176,11 @@ class Bench:
             images, stats = split.images[split.order], (card.mean, card.std)
             fresh = view_logits(net, images, view_set(whole), stats, device=self.device)
             _check([net], setting)
-            found = keep_views(member.origin, name, split, fresh)
+            found = {**found, **{view: logits.astype(np.float16) for view, logits in fresh.items()}}
+            try:
+                keep_views(member.origin, name, split, fresh)
+            except StorageError as error:
+                _log.warning("%s; what was answered is not kept", error)
         return dict(found)
 
     def _pictures(self) -> str:

@@ -276,6 +276,7 @@ def _to_look_at(points: Sequence[Point], plan: Plan, chosen: int | None) -> tupl
         best = points[chosen]
         how = "" if best.val_precision == best.precision else f" in {best.val_precision}"
         limit = f"{plan.budget.limit:g} {plan.budget.unit}"
+        limit += " in the median" if plan.budget.unit == MILLISECONDS else ""
         return chosen, f"chosen for the budget of {limit}, by its validation accuracy{how}"
     some = [i for i, point in enumerate(points) if point.source == "stored"] or [*range(len(points))]
     files = [i for i in some if points[i].name in plan.files]

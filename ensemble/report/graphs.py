@@ -7,6 +7,7 @@ lockfile of the ensemble that it is, under `menagerie.ensemble`.
 import hashlib
 import io
 import json
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from ensemble.comparison import Answers
 from ensemble.latency.hardware import hardware, rounding
 from zoo import store
 from zoo.data import Split
-from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
+from zoo.errors import CorruptError, DataError, NotFoundError, StorageError, UsageError
 from zoo.files import atomic_write, sha256_file, storage_errors
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ __all__ = ["KEY", "Graph", "find_graphs"]
 
 KEY = "menagerie.ensemble"
 """Where a graph's metadata has its lockfile."""
+
+_log = logging.getLogger(__name__)
 
 _BATCH = 500
 _CUDA = "CUDAExecutionProvider"
@@ -97,7 +100,10 @@ class Graph:
                 raise DataError(
                     f"{self.path} gives {list(probs.shape)} numbers for {len(split)} images, not one a class"
                 )
-            _keep(path, probs)
+            try:
+                _keep(path, probs)
+            except StorageError as error:
+                _log.warning("%s; what was answered is not kept", error)
         votes = self.lockfile.get("merge") == "vote"
         return Answers(probs, probs.argmax(1), likelihood=not votes)
 
@@ -171,10 +177,7 @@ def _kept(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32] | None:
     """Return probabilities that an earlier run kept; None if there are none that fit."""
     try:
         found = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, EOFError):
-        path.unlink()  # a cache: whatever is wrong with it, the graph can run again
+    except (OSError, ValueError, EOFError):  # a cache: whatever is wrong with it, the graph can run again
         return None
     return np.asarray(found, np.float32) if found.shape == shape else None
 

@@ -187,4 +187,7 @@ def test_few_images_are_not_enough_however_even_their_answers() -> None:
     assert found.test.p == pytest.approx(2 / 32)
     assert not found.real
     assert verdict(found).startswith("no difference in accuracy can be told: B is ahead by 10.00 points")
+    assert verdict(found).endswith("; the two tests do not agree")
+    assert not verdict(only(2, 2, 50)).endswith("agree")
+    assert not verdict(only(2, 1, 50)).endswith("agree")
     assert only(0, 6, 50).real

@@ -155,6 +155,8 @@ def test_what_load_refuses(zoo: "Zoo", tmp_path: Path) -> None:
         ensemble.load(tmp_path / "e.json", views="flip")
     with pytest.raises(UsageError, match="unknown merge 'mean'; there are probs, logits, vote"):
         ensemble.load("tiny-a", merge="mean")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"list: give the path of an ensemble\.json, or members in one string"):
+        ensemble.load(["tiny-a"])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="unknown view set 'flop'"):
         ensemble.load("tiny-a", views="flop")
     with pytest.raises(NotFoundError, match="no entry 'tiny-x'"):

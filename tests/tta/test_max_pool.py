@@ -30,6 +30,21 @@ def test_it_is_max_pooling(
     assert pooled.is_contiguous(memory_format=layout)  # what comes next need not lay it out anew
 
 
+@pytest.mark.parametrize("shape", [(5, 9, 8), (2, 5, 9, 8)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_module_takes_what_pytorchs_takes(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x = x.to(memory_format=layout) if x.ndim == 4 else x
+    pooled = SlicedMaxPool2d((2, 3), (2, 2))(x)
+    assert torch.equal(pooled, nn.MaxPool2d((2, 3), 2)(x))
+
+
+def test_a_pool_of_two_names_is_replaced_under_both() -> None:
+    pool = nn.MaxPool2d(2)
+    net = slice_max_pools(nn.Sequential(pool, nn.Conv2d(3, 3, 1), pool))
+    assert [type(m) for m in net] == [SlicedMaxPool2d, nn.Conv2d, SlicedMaxPool2d]
+
+
 def test_nan_and_infinity_go_through() -> None:
     x = torch.zeros(1, 1, 4, 4)
     x[0, 0, 0, 1], x[0, 0, 1, 3], x[0, 0, 2:, :2] = torch.nan, torch.inf, -torch.inf

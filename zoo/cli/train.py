@@ -33,7 +33,7 @@ def command(*, recipe: str, teacher: str | None, options: TrainingOptions) -> No
     validation split with flip; the list has one entry unless the recipe keeps snapshots or samples.
 
     \b
-      zoo train fastnet --seed 1 --data cifar10/
+      zoo train fastnet --seed 6 --data cifar10/
       zoo train wrn28-10 --seed 1 --data photos/ --size 32 --set epochs=30 --set optimizer.lr=0.05
       zoo train pyramid272 --dry-run
       torchrun --nproc-per-node 8 --no-python zoo train pyramid272 --seed 1 --data cifar10/

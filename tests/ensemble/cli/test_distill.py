@@ -270,7 +270,7 @@ def test_what_a_dry_run_says(
     assert re.search(r"^teacher +2 members, views flip, (bf16|fp32): [\d,.e+]+ images/s$", done.out, re.MULTILINE)
     assert re.search(r"^teacher's time +\d.*, once for all seeds: 1 crops an image$", done.out, re.MULTILINE)
     assert "in every run: no answers are stored" in cli(*words, "--crops", 0).out
-    assert not any(zoo_home.rglob("*"))
+    assert {path.name for path in zoo_home.glob("*")} <= {"verified"}  # hashes of weights that have settled
 
 
 def test_what_is_refused_before_anything_slow(

@@ -119,3 +119,11 @@ def test_text_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "some\ntext\n"
     with pytest.raises(StorageError, match="cannot write"):
         write_output(tmp_path / "no" / "x.json", "text")
+
+
+def test_a_closed_folder_is_said_before_any_work(tmp_path: Path) -> None:
+    check_output("-o", tmp_path / "x.json")
+    assert list(tmp_path.iterdir()) == []
+    check_output("-o", Path("/dev/null"))  # its folder need not take files
+    with pytest.raises(StorageError, match="cannot write /proc"):  # nobody's to write, root's neither
+        check_output("-o", Path("/proc/x.json"))

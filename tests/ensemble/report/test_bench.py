@@ -1,5 +1,6 @@
 """What runs for a report: every precision and runtime of a tiny zoo."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,24 @@ def told() -> list[str]:
 def bench(knowing: "Zoo", told: list[str]) -> Bench:
     sets = ("none", "flip")
     return Bench(CPU, knowing.split_source(), (1, 4), sets=sets, seconds=0.01, tell=told.append)
+
+
+def test_a_disk_that_refuses_costs_what_is_kept_and_not_the_answers(
+    knowing: "Zoo", bench: Bench, zoo_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_graph(tmp_path / "g.onnx")
+    (graph,) = find_graphs(tmp_path, "cpu")
+    committee = knowing.committee("tiny-a", "none")
+    wanted = bench.ballots(committee, "bf16").votes[0].logits
+    answers = graph.answers(bench.source.split, "test").probs
+    for name in ("views", "graphs"):
+        shutil.rmtree(zoo_home / name)
+        (zoo_home / name).write_text("no folder")
+    np.testing.assert_array_equal(bench.ballots(committee, "bf16").votes[0].logits, wanted)
+    np.testing.assert_array_equal(graph.answers(bench.source.split, "test").probs, answers)
+    said = [record.message for record in caplog.records]
+    assert len(said) == 2
+    assert all(line.startswith("cannot write") and line.endswith("; what was answered is not kept") for line in said)
 
 
 def test_networks_answer_in_another_precision_once(knowing: "Zoo", bench: Bench, told: list[str]) -> None:

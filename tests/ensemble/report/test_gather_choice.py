@@ -119,7 +119,7 @@ def test_in_another_precision_the_validation_accuracy_is_marked_as_that_of_fp32(
     committee, validation = knowing.committee("tiny-a", "none"), knowing.split_source("val")
     there = score(committee, stored_ballots(committee, validation), validation, source="stored").ensemble
     assert (point.val_accuracy, point.val_precision, point.precision) == (there["accuracy"], "fp32", "bf16")
-    assert record.closeup.why == "chosen for the budget of 1e+09 ms, by its validation accuracy in fp32"
+    assert record.closeup.why == "chosen for the budget of 1e+09 ms in the median, by its validation accuracy in fp32"
     table = tables(record)["points"]
     assert table.rows[0][table.columns.index("validation precision")] == "fp32"
 

@@ -113,6 +113,14 @@ def test_no_images_are_no_answers(zoo: "Zoo") -> None:
         assert Ensemble(zoo.committee())(torch.zeros(0, 32, 32, 3, dtype=torch.uint8)).shape == (0, 10)
 
 
+def test_a_traced_committee_takes_batches_of_any_size(zoo: "Zoo") -> None:
+    net = Ensemble(zoo.committee("tiny-a,tiny-b", "flip"))
+    images = torch.randint(256, (7, *net.input_size, 3), dtype=torch.uint8)
+    traced = torch.export.export(net, (images[:3],), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
+    for batch in (1, 2, 7):
+        torch.testing.assert_close(traced.module()(images[:batch]), net(images[:batch]))
+
+
 def test_it_is_a_module(zoo: "Zoo", tmp_path: Path) -> None:
     net = Ensemble(zoo.committee("tiny-a,tiny-b", "flip"))
     assert not any(module.training for module in net.modules())

@@ -177,5 +177,5 @@ def verdict(found: Comparison, a: str = "A", b: str = "B") -> str:
     by = f"{100 * abs(gain.value):.2f} points"
     if found.real:
         return f"{ahead} is better by {by} of accuracy, {measured}"
-    split = "; the two tests do not agree" if low > 0 or test.p < _LEVEL else ""
+    split = "; the two tests do not agree" if gain.real or test.p < _LEVEL else ""
     return f"no difference in accuracy can be told: {ahead} is ahead by {by}, {measured}{split}"

@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, and their sha256 sums."""
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ __all__ = [
     "parse_sums",
     "sha256_file",
     "storage_errors",
+    "warn_if_not_kept",
     "write_sums",
 ]
 
@@ -33,6 +35,8 @@ LONGEST_SUMS = 1 << 20
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
+_log = logging.getLogger(__name__)
+
 
 @contextmanager
 def storage_errors(target: Path) -> Iterator[None]:
@@ -41,6 +45,19 @@ def storage_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+@contextmanager
+def warn_if_not_kept(what: str) -> Iterator[None]:
+    """Turn a `StorageError` raised inside into a warning: a cache that the disk refuses costs no result.
+
+    Args:
+        what: would have been kept, in words.
+    """
+    try:
+        yield
+    except StorageError as error:
+        _log.warning("%s; %s is not kept", error, what)
 
 
 def atomic_write(path: Path, content: bytes) -> None:

@@ -16,8 +16,8 @@ from ensemble.latency.hardware import hardware, versions
 from ensemble.latency.times import Latency
 from ensemble.latency.workload import Workload
 from zoo.allocator import allocator_setting
-from zoo.errors import CorruptError, StorageError, UsageError
-from zoo.files import atomic_write, storage_errors
+from zoo.errors import CorruptError, UsageError
+from zoo.files import atomic_write, storage_errors, warn_if_not_kept
 from zoo.home import home
 from zoo.regular import read_regular
 
@@ -222,8 +222,7 @@ def cached(
             return found
         run, images = make()
         latency = measure(run, images, device=cache.device, seconds=SECONDS if seconds is None else seconds)
-        try:
-            return cache.keep(workload, latency)
-        except StorageError as error:
-            _log.warning("%s; what was measured is not kept", error)
-            return Known(latency, datetime.now(UTC).isoformat(timespec="seconds"), fresh=True)
+        known = Known(latency, datetime.now(UTC).isoformat(timespec="seconds"), fresh=True)
+        with warn_if_not_kept("what was measured"):
+            known = cache.keep(workload, latency)
+        return known  # noqa: RET504  # the first, if the disk refuses

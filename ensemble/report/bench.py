@@ -1,6 +1,5 @@
 """Running candidates for a report: how long they take, and what they answer in another precision than fp32."""
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -26,11 +25,10 @@ from tta.freeze import FrozenNet, Setting
 from tta.predict import Precision, view_logits
 from zoo.data.split import Pixels
 from zoo.entry import Entry
-from zoo.errors import StorageError, UsageError
+from zoo.errors import UsageError
+from zoo.files import warn_if_not_kept
 
 __all__ = ["Bench", "timing"]
-
-_log = logging.getLogger(__name__)
 
 _Run = Callable[[Tensor], object]
 
@@ -177,10 +175,8 @@ class Bench:
             fresh = view_logits(net, images, view_set(whole), stats, device=self.device)
             _check([net], setting)
             found = {**found, **{view: logits.astype(np.float16) for view, logits in fresh.items()}}
-            try:
-                keep_views(member.origin, name, split, fresh)
-            except StorageError as error:
-                _log.warning("%s; what was answered is not kept", error)
+            with warn_if_not_kept("what was answered"):
+                found = keep_views(member.origin, name, split, fresh)
         return dict(found)
 
     def _pictures(self) -> str:

@@ -7,7 +7,6 @@ lockfile of the ensemble that it is, under `menagerie.ensemble`.
 import hashlib
 import io
 import json
-import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from ensemble.comparison import Answers
 from ensemble.latency.hardware import hardware, rounding
 from zoo import store
 from zoo.data import Split
-from zoo.errors import CorruptError, DataError, NotFoundError, StorageError, UsageError
-from zoo.files import atomic_write, sha256_file, storage_errors
+from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
+from zoo.files import atomic_write, sha256_file, storage_errors, warn_if_not_kept
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +29,6 @@ __all__ = ["KEY", "Graph", "find_graphs"]
 
 KEY = "menagerie.ensemble"
 """Where a graph's metadata has its lockfile."""
-
-_log = logging.getLogger(__name__)
 
 _BATCH = 500
 _CUDA = "CUDAExecutionProvider"
@@ -100,10 +97,8 @@ class Graph:
                 raise DataError(
                     f"{self.path} gives {list(probs.shape)} numbers for {len(split)} images, not one a class"
                 )
-            try:
+            with warn_if_not_kept("what was answered"):
                 _keep(path, probs)
-            except StorageError as error:
-                _log.warning("%s; what was answered is not kept", error)
         votes = self.lockfile.get("merge") == "vote"
         return Answers(probs, probs.argmax(1), likelihood=not votes)
 

@@ -20,6 +20,7 @@ from zoo.files import (
     parse_sums,
     sha256_file,
     storage_errors,
+    warn_if_not_kept,
     write_sums,
 )
 
@@ -268,3 +269,15 @@ def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
         check_writable(tmp_path / "file" / "shelf")
+
+
+def test_a_cache_that_is_refused_is_a_warning_and_nothing_else_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "no" / "file"
+    with warn_if_not_kept("the answer"):
+        atomic_write(path, b"it")
+    assert caplog.messages == [f"cannot write {path}: No such file or directory; the answer is not kept"]
+    with pytest.raises(CorruptError), warn_if_not_kept("the answer"):
+        raise CorruptError("x is damaged")
+    assert len(caplog.messages) == 1

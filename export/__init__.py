@@ -1,1 +1,6 @@
-"""Export of an ensemble as one ONNX graph, and serving it. Nothing is here yet: the graph's contract is in the docs."""
+"""An ensemble as one ONNX graph, ONNX Runtime sessions that run it, and servers.
+
+from export.runtime import open_session
+session = open_session("model.onnx")
+probs = session.run(images)  # uint8 [N, H, W, 3] -> float32 [N, C]
+"""

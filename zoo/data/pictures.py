@@ -1,5 +1,6 @@
-"""Picture files as arrays: one decoder for what people classify and for what networks are trained on."""
+"""Picture files as arrays: one decoder for what people classify, what is sent, and what networks are trained on."""
 
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from zoo.errors import CorruptError, DataError, NotFoundError
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["read_picture", "read_pictures"]
+__all__ = ["decode_picture", "read_picture", "read_pictures"]
 
 _MOST_PIXELS = 100_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
@@ -47,6 +48,34 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Pixels:
     """
     with _no_warnings():
         return _decode(path, size)
+
+
+def decode_picture(
+    content: bytes,
+    size: tuple[int, int] | None = None,
+    *,
+    formats: tuple[str, ...] = _FORMATS,
+    most_pixels: int = _MOST_PIXELS,
+    name: str = "the picture",
+) -> Pixels:
+    """Decode the bytes of a picture file, as `read_picture` does.
+
+    Decoders may warn; silence that for all threads at once.
+
+    Args:
+        content: of the file.
+        size: (height, width) in pixels; without it, the picture keeps its own.
+        formats: as Pillow calls them, of those of `read_picture`; another one is not a readable picture.
+        most_pixels: a picture with more is refused before it is unpacked.
+        name: what errors call it.
+
+    Returns:
+        uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+        CorruptError, DataError: as in `read_picture`.
+    """
+    return _decode(io.BytesIO(content), size, name=name, formats=formats, most=most_pixels)
 
 
 def read_pictures(paths: Sequence[Path], size: tuple[int, int] | None = None) -> Pixels:
@@ -105,30 +134,40 @@ def _no_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator["Picture"]:
-    """Yield an open picture file whose pixels are not unpacked yet; whatever goes wrong inside is an error of ours."""
+def _opened(
+    source: Path | io.BytesIO, name: str = "", formats: tuple[str, ...] = _FORMATS, most: int = _MOST_PIXELS
+) -> Iterator["Picture"]:
+    """Yield an open picture whose pixels are not unpacked yet; whatever goes wrong inside is an error of ours."""
     from PIL import Image  # noqa: PLC0415  # keeps `zoo --help` quick
 
+    called, quoted = (name, name) if name else (str(source), repr(str(source)))
     try:
-        with Image.open(path, formats=_FORMATS) as file:
-            if file.width * file.height > _MOST_PIXELS:
-                raise DataError(f"{path} has {file.width} x {file.height} pixels; at most {_MOST_PIXELS:,} are read")
+        with Image.open(source, formats=formats) as file:
+            if file.width * file.height > most:
+                raise DataError(f"{called} has {file.width} x {file.height} pixels; at most {most:,} are read")
             yield file
     except FileNotFoundError as error:
-        raise NotFoundError(f"picture {str(path)!r} does not exist") from error
+        raise NotFoundError(f"picture {quoted} does not exist") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path} has more pixels than are read") from error
+        raise DataError(f"{called} has more pixels than are read") from error
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever the bytes provoke
-        raise CorruptError(f"{str(path)!r} is not a readable picture") from error
+        raise CorruptError(f"{quoted} is not a readable picture") from error
 
 
-def _decode(path: Path, size: tuple[int, int] | None) -> Pixels:
-    """Do what `read_picture` says."""
+def _decode(
+    source: Path | io.BytesIO,
+    size: tuple[int, int] | None,
+    *,
+    name: str = "",
+    formats: tuple[str, ...] = _FORMATS,
+    most: int = _MOST_PIXELS,
+) -> Pixels:
+    """Do what `read_picture` and `decode_picture` say."""
     from PIL import Image, ImageOps  # noqa: PLC0415
 
-    with _opened(path) as file:
+    with _opened(source, name, formats, most) as file:
         if size is not None:
             # Both sides by the longer one: EXIF may turn the picture.
             file.draft(None, (_GAP * max(size), _GAP * max(size)))
@@ -136,7 +175,9 @@ def _decode(path: Path, size: tuple[int, int] | None) -> Pixels:
         if picture.mode.startswith("I"):  # 16-bit gray, which Pillow would clip at 255
             picture = Image.fromarray((np.asarray(picture, np.int64) >> 8).clip(0, 255).astype(np.uint8))
         if picture.mode == "F":
-            raise DataError(f"{path} has floating-point pixels, whose range is not known: save it with 8 or 16 bits")
+            raise DataError(
+                f"{name or source} has floating-point pixels, whose range is not known: save it with 8 or 16 bits"
+            )
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

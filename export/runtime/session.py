@@ -1,0 +1,178 @@
+"""One exported graph in ONNX Runtime."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from export.metadata import About, read_metadata
+from export.runtime.answer import Answer, Floats, check_images
+from export.runtime.bound import BoundRuns
+from export.runtime.providers import CUDA, WHAT_TO_DO, Placement, placement, threads_of
+from zoo import store
+from zoo.errors import CorruptError, NotFoundError, UsageError
+from zoo.files import sha256_file
+
+__all__ = ["Session"]
+
+_QUIET = 4  # of ONNX Runtime's severities: fatal errors alone
+
+
+class Session:
+    """An exported graph, loaded and ready to run on the provider that was asked for.
+
+    It may be called from several threads at once.
+
+    Args:
+        path: of a graph that `ensemble export` wrote.
+        device: `cpu`, `cuda` or `tensorrt` [default: cuda if the machine has an NVIDIA GPU, else cpu].
+        allow_cpu: take the CPU, for all of the graph or some of its nodes, where the device cannot run them. ONNX
+            Runtime does so silently; here it is an error otherwise.
+        threads: that a batch is divided among on a CPU [default: as many as this process has processors].
+        spin: whether idle threads wait for work in a loop, which is quicker to start them and takes processors from
+            whatever else runs on the machine.
+        index: of the GPU.
+
+    Attributes:
+        path: of the file.
+        about: what the file says of itself.
+        provider: of ONNX Runtime, that runs the graph.
+        input_size: (H, W) in pixels.
+        has_members: whether the graph gives each member's probabilities, too.
+
+    Raises:
+        NotFoundError: there is no such file.
+        CorruptError: it is no graph, or not one of `ensemble export`.
+        UsageError: the device is not there, or cannot run the graph.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        device: str | None = None,
+        allow_cpu: bool = False,
+        threads: int | None = None,
+        spin: bool = True,
+        index: int = 0,
+    ) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise NotFoundError(f"{str(path)!r} is not a file: give a graph that `ensemble export` wrote")
+        self.about, self.input_size = _look(self.path)
+        where = placement(
+            device,
+            precision=self.about.precision,
+            cache=store.home() / "tensorrt",
+            image=self.input_size,
+            index=index,
+            allow_cpu=allow_cpu,
+        )
+        self._ort = _load(self.path, where, threads=threads_of(threads), spin=spin, allow_cpu=allow_cpu)
+        self.provider: str = self._ort.get_providers()[0]
+        self.has_members = "member_probs" in [node.name for node in self._ort.get_outputs()]
+        self._bound = BoundRuns(self._ort, index) if self.provider == CUDA else None
+
+    @property
+    def lockfile(self) -> dict[str, Any]:
+        """The lockfile of the ensemble, as JSON has it."""
+        return self.about.lockfile
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the columns."""
+        return self.about.classes
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The members' names."""
+        return self.about.members
+
+    @property
+    def precision(self) -> str:
+        """Of the networks: fp32, fp16 or int8."""
+        return self.about.precision
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file; with external data, of the digests of both."""
+        beside = self.path.with_name(self.path.name + ".data")
+        parts = [sha256_file(file) for file in (self.path, beside) if file.is_file()]
+        return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def run(self, images: npt.NDArray[np.uint8]) -> Floats:
+        """Return probabilities `[N, C]` of images, uint8 `[N, H, W, 3]`; N may be 0.
+
+        Raises:
+            UsageError: other images than the graph takes.
+        """
+        return self.outputs(images, ["probs"])[0]
+
+    def answer(self, images: npt.NDArray[np.uint8]) -> Answer:
+        """Return all that the graph says of images, uint8 `[N, H, W, 3]`; errors as in `run`."""
+        if not self.has_members:
+            return Answer(self.run(images))
+        probs, member_probs = self.outputs(images, ["probs", "member_probs"])
+        return Answer(probs, member_probs)
+
+    def outputs(self, images: npt.NDArray[np.uint8], names: Sequence[str]) -> list[Floats]:
+        """Return outputs of the graph by their names, N rows each; errors as in `run`."""
+        pixels = check_images(images, self.input_size)
+        if not len(pixels):  # not every provider takes a batch of none
+            one = self.outputs(np.zeros((1, *self.input_size, 3), np.uint8), names)
+            return [output[:0] for output in one]
+        if self._bound is not None:
+            return self._bound.run(pixels, names)
+        found: list[Floats] = self._ort.run(list(names), {"images": pixels})
+        return found
+
+    def warm_up(self, batches: Iterable[int] = (1, 64)) -> None:
+        """Run batches of these sizes, so that nobody waits for what the first run of a size prepares."""
+        for batch in batches:
+            self.run(np.zeros((batch, *self.input_size, 3), np.uint8))
+
+
+def _look(path: Path) -> tuple[About, tuple[int, int]]:
+    """Return what a file says of itself, and (H, W) of its images; errors as in `Session`."""
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's error is of a package without types
+        raise CorruptError(f"{path} is not an ONNX graph") from error
+    about = read_metadata({prop.key: prop.value for prop in model.metadata_props}, path)
+    inputs = {node.name: node.type.tensor_type.shape.dim for node in model.graph.input}
+    outputs = {node.name for node in model.graph.output}
+    if set(inputs) != {"images"} or len(inputs["images"]) != 4 or not outputs & {"probs", "log_probs"}:  # noqa: PLR2004
+        raise CorruptError(f"{path} does not take `images` and give `probs`")
+    _, height, width, _ = (dim.dim_value for dim in inputs["images"])
+    return about, (height, width)
+
+
+def _load(path: Path, where: Placement, *, threads: int, spin: bool, allow_cpu: bool) -> onnxruntime.InferenceSession:
+    """Return ONNX Runtime's session; errors as in `Session`."""
+    onnxruntime.set_default_logger_severity(_QUIET)  # what it would print of a provider that fails, is in the error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _QUIET
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    for key, value in where.config.items():
+        options.add_session_config_entry(key, value)
+    if where.device != "cpu":
+        onnxruntime.preload_dlls()  # CUDA's libraries as PyTorch's wheels bring them
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=list(where.providers), enable_fallback=int(allow_cpu)
+        )
+    except Exception as error:  # its errors share no other base
+        reason = str(error).partition("\n")[0]
+        if where.device == "cpu":
+            raise CorruptError(f"{path} cannot be run by ONNX Runtime: {reason}") from error
+        raise UsageError(f"{path} cannot run on {where.device}: {reason}: {WHAT_TO_DO}") from error
+    if session.get_providers()[0] != where.provider and not allow_cpu:
+        raise UsageError(f"{path} would run on {session.get_providers()[0]} instead of {where.device}: {WHAT_TO_DO}")
+    return session

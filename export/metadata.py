@@ -1,7 +1,7 @@
 """What an exported graph says of itself, in the metadata of its file: its lockfile, and how it was exported.
 
 metadata_props["menagerie.ensemble"]  the text of an `ensemble.json`
-metadata_props["menagerie.export"]    {"format", "precision", "opset", "stage", "calibration", "parity"}
+metadata_props["menagerie.export"]    {"format", "precision", "opset", "stage", "calibration", "parity", "versions"}
 """
 
 import json
@@ -30,6 +30,7 @@ class About:
         stage: of a cascade, from 1; None for a graph that is a whole ensemble.
         calibration: of an int8 graph: on which images, by which method, and which layers are in fp32; else None.
         parity: what the gate measured, as `export.parity.Parity.to_dict` gives it; None if it did not run.
+        versions: of the packages that made it.
     """
 
     lockfile: dict[str, Any]
@@ -38,6 +39,7 @@ class About:
     stage: int | None = None
     calibration: dict[str, Any] | None = None
     parity: dict[str, Any] | None = None
+    versions: dict[str, str] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -71,7 +73,7 @@ def read_metadata(props: Mapping[str, str], path: Path) -> About:
         lockfile, table = json.loads(props[ENSEMBLE_KEY]), json.loads(props[EXPORT_KEY])
         names = [member["name"] for member in lockfile["members"]]
         texts = [*names, *lockfile["classes"], lockfile["views"], lockfile["merge"]]
-        fields = {key: table.get(key) for key in ("precision", "opset", "stage", "calibration", "parity")}
+        fields = {key: table.get(key) for key in ("precision", "opset", "stage", "calibration", "parity", "versions")}
         about = About(lockfile, **fields)
         sound = names and lockfile["classes"] and all(isinstance(text, str) for text in texts)
         sound = sound and table["format"] == FORMAT and about.precision in PRECISIONS

@@ -17,6 +17,7 @@ __all__ = ["group", "main"]
         "cascade": ("ensemble.cli.cascade", "Early exits: the same answers, less computed."),
         "compare": ("ensemble.cli.compare", "Is one ensemble better than another?"),
         "distill": ("ensemble.cli.distill", "Train a student on an ensemble's answers."),
+        "export": ("ensemble.cli.export", "One ONNX graph, held to what PyTorch answers."),
         "report": ("ensemble.cli.report", "One page: accuracy against latency, and the mistakes."),
         "predict": ("ensemble.cli.predict", "Classify picture files."),
     },

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from export.runtime.cascade import CascadeSession
 from export.runtime.session import Session
 
 __all__ = ["open_session"]
@@ -15,6 +16,10 @@ def open_session(
     threads: int | None = None,
     spin: bool = True,
     index: int = 0,
-) -> Session:
-    """Return a session over what `ensemble export` wrote."""
-    return Session(path, device=device, allow_cpu=allow_cpu, threads=threads, spin=spin, index=index)
+) -> Session | CascadeSession:
+    """Return a session over what `ensemble export` wrote: of a graph, or of a folder with a cascade's stage graphs.
+
+    Arguments and errors are those of `Session`.
+    """
+    kind = CascadeSession if Path(path).is_dir() else Session
+    return kind(path, device=device, allow_cpu=allow_cpu, threads=threads, spin=spin, index=index)

@@ -21,6 +21,7 @@ __all__ = ["group", "main"]
         "import": ("zoo.cli.import_", "Make an entry of a checkpoint from elsewhere."),
         "import-predictions": ("zoo.cli.import_predictions", "Make an entry of predictions from elsewhere."),
         "convert": ("zoo.cli.convert", "File an entry in another form: number type, shards."),
+        "export": ("zoo.cli.export", "One network as an ONNX graph."),
         "soup": ("zoo.cli.soup", "Average the weights of related entries."),
         "rm": ("zoo.cli.rm", "Delete an entry from the cache."),
         "train": ("zoo.cli.train", "Train a network by a recipe and file it."),

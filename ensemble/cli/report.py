@@ -287,9 +287,12 @@ def _precisions(asked: Sequence[str], bench: "Bench") -> tuple[str, ...]:
 
 
 def _graphs(folder: Path | None, bench: "Bench") -> "Sequence[Graph]":
+    if folder is None:
+        return ()
     from ensemble.report.graphs import find_graphs
+    from export.runtime import open_session
 
-    return () if folder is None else find_graphs(folder, bench.device.type)
+    return find_graphs(folder, lambda path: open_session(path, device=bench.device.type))
 
 
 def _hardware(bench: "Bench | None") -> dict[str, str]:

@@ -19,8 +19,7 @@ from ensemble.lockfile import Committee
 from ensemble.members import parse_members
 from ensemble.report.bench import Bench
 from ensemble.report.gather import Plan, gather
-from ensemble.report.graphs import find_graphs
-from tests.ensemble.report.test_graphs import write_graph
+from tests.ensemble.report.test_graphs import find_graphs, write_graph
 from tta.freeze import FrozenNet
 from zoo.data import Split
 from zoo.errors import UsageError
@@ -47,7 +46,7 @@ def test_a_disk_that_refuses_costs_what_is_kept_and_not_the_answers(
     knowing: "Zoo", bench: Bench, zoo_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_graph(tmp_path / "g.onnx")
-    (graph,) = find_graphs(tmp_path, "cpu")
+    (graph,) = find_graphs(tmp_path)
     committee = knowing.committee("tiny-a", "none")
     wanted = bench.ballots(committee, "bf16").votes[0].logits
     answers = graph.answers(bench.source.split, "test").probs
@@ -88,7 +87,7 @@ def test_everything_is_timed_and_equal_shapes_once(
         files,
         sets=("none",),
         most=1,
-        graphs=find_graphs(tmp_path, "cpu"),
+        graphs=find_graphs(tmp_path),
     )
     record = gather(plan, bench.source, knowing.split_source("val"), bench=bench)
     names = {(p.name, p.precision, p.runtime, p.kind) for p in record.points}
@@ -171,7 +170,7 @@ def test_committees_and_graphs_are_timed_from_and_to_the_memory(
     knowing: "Zoo", bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_graph(tmp_path / "g.onnx")
-    (graph,) = find_graphs(tmp_path, "cpu")
+    (graph,) = find_graphs(tmp_path)
     seen: list[tuple[object, ...]] = []
 
     def look(run: Callable[[Tensor], Any], images: list[Tensor], **_: object) -> Latency:

@@ -13,10 +13,9 @@ from ensemble.evaluate import SplitSource, score, stored_ballots
 from ensemble.members import parse_members
 from ensemble.report.bench import Bench
 from ensemble.report.gather import Plan, gather
-from ensemble.report.graphs import find_graphs
 from ensemble.report.record import Budget, Record
 from ensemble.report.tables import tables
-from tests.ensemble.report.test_graphs import LOCKFILE, write_graph
+from tests.ensemble.report.test_graphs import LOCKFILE, find_graphs, write_graph
 from zoo.errors import DataError
 from zoo.predictions import Predictions
 
@@ -134,7 +133,7 @@ def test_graphs_for_other_data_are_left_out_before_anything_of_them_runs(knowing
     ):
         write_graph(tmp_path / f"{name}.onnx", {**LOCKFILE, "fitted_on": fitted, **changes})
     source = knowing.split_source()
-    plan = Plan(parse_members("tiny-a"), sets=("none",), graphs=find_graphs(tmp_path, "cpu"))
+    plan = Plan(parse_members("tiny-a"), sets=("none",), graphs=find_graphs(tmp_path))
     record = gather(plan, source, knowing.split_source("val"), bench=bench_of(source))
     found = {p.name: (p.val_accuracy, p.val_precision) for p in record.points if p.runtime == "ONNX Runtime"}
     assert found == {"proper": (0.9, "fp32"), "elsewhere": (None, None), "silent": (None, None)}

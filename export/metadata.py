@@ -76,8 +76,9 @@ def read_metadata(props: Mapping[str, str], path: Path) -> About:
         fields = {key: table.get(key) for key in ("precision", "opset", "stage", "calibration", "parity", "versions")}
         about = About(lockfile, **fields)
         sound = names and lockfile["classes"] and all(isinstance(text, str) for text in texts)
+        sound = sound and isinstance(lockfile["classes"], list)
         sound = sound and table["format"] == FORMAT and about.precision in PRECISIONS
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptError(
             f"{path} was not exported by `ensemble export`: its metadata lacks what that writes"
         ) from error

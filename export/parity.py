@@ -36,16 +36,22 @@ class Limits:
 
     Attributes:
         agreement: of images with PyTorch's class, a fraction.
-        difference: largest difference of a probability.
+        difference: largest difference of a probability, members' own among them.
         loss: of accuracy, a fraction.
+        moved: images that leave a cascade at another stage, a fraction. No probabilities are compared on these.
     """
 
     agreement: float = 0.0
     difference: float = 1.0
     loss: float = 1.0
+    moved: float = 1.0
 
 
-LIMITS = {"fp32": Limits(agreement=1.0, difference=1e-4), "fp16": Limits(agreement=0.999), "int8": Limits(loss=0.002)}
+LIMITS = {
+    "fp32": Limits(agreement=1.0, difference=1e-4, moved=0.001),
+    "fp16": Limits(agreement=0.999),
+    "int8": Limits(loss=0.002),
+}
 """Precision -> what its graphs must keep of PyTorch's answers in fp32."""
 
 
@@ -60,7 +66,8 @@ class Parity:
         images: how many.
         provider: of ONNX Runtime, that ran the graph.
         agreement: of images with the same class, a fraction.
-        difference: largest difference of a probability, over images that leave a cascade at the same stage.
+        difference: largest difference of a probability, members' own among them if the graph gives these; of a cascade,
+            over images that leave it at the same stage.
         accuracy: of the graph.
         expected_accuracy: of PyTorch.
         moved: images that leave a cascade at another stage, because they are as sure as its threshold but for rounding.
@@ -102,11 +109,13 @@ class Expected:
         probs: merged, `[N, C]`; of a vote, the shares of votes.
         top: its classes `[N]`, which are `probs.argmax(1)` but for ties of a vote.
         stage: at which each image leaves a cascade, from 0, `[N]`; else None.
+        member_probs: each member's own, `[N, M, C]`; None of a cascade, which does not ask all of them.
     """
 
     probs: Floats
     top: npt.NDArray[np.intp]
     stage: npt.NDArray[np.intp] | None
+    member_probs: Floats | None = None
 
 
 @torch.inference_mode()
@@ -129,10 +138,10 @@ def expected_answer(
             parts.append((exits.probs.numpy(), exits.top.numpy(), exits.stage.numpy()))
         else:
             said = frozen.verdict(pixels)
-            parts.append((said.probs.numpy(), said.top.numpy()))
+            parts.append((said.probs.numpy(), said.top.numpy(), said.member_probs.transpose(0, 1).numpy()))
         progress(len(pixels))
-    probs, top, *stage = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Expected(probs, top, stage[0] if stage else None)
+    probs, top, last = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Expected(probs, top, last, None) if isinstance(frozen, Cascade) else Expected(probs, top, None, last)
 
 
 def compare(
@@ -166,6 +175,9 @@ def compare(
     if expected.stage is not None:
         stays = expected.stage == np.concatenate([answer.stage for answer in found if answer.stage is not None])
     difference = float(np.abs(probs - expected.probs)[stays].max(initial=0))
+    own = [answer.member_probs for answer in found if answer.member_probs is not None]
+    if expected.member_probs is not None and own:
+        difference = max(difference, float(np.abs(np.concatenate(own) - expected.member_probs).max(initial=0)))
     agreement = float((top == expected.top).mean())
     accuracy, before = (float((classes == split.labels).mean()) for classes in (top, expected.top))
     misses = []
@@ -175,6 +187,8 @@ def compare(
         misses.append(f"the same class on {100 * agreement:.2f} %, not {100 * limits.agreement:g} %")
     if difference > limits.difference:
         misses.append(f"a probability differs by {difference:.1e}, more than {limits.difference:g}")
+    if (~stays).mean() > limits.moved:
+        misses.append(f"{(~stays).sum():,} images leave the cascade at another stage")
     if before - accuracy > limits.loss + 1e-9:  # as fractions of images, whose difference is rounded
         misses.append(f"{100 * (before - accuracy):.2f} points less accurate, more than {100 * limits.loss:g}")
     return Parity(

@@ -17,7 +17,7 @@ from ensemble.lockfile import Committee
 from ensemble.module import Ensemble
 from export.graph.half import to_half
 from export.graph.modules import Stage, Whole, folded
-from export.graph.rewrite import crop_unread, fusible_gelu
+from export.graph.rewrite import crop_unread, expanded_celu, fusible_gelu
 from export.graph.save import EXTERNAL_FROM, drop_output, save, stamp
 from export.graph.trace import trace
 from export.metadata import PRECISIONS, About, metadata_props
@@ -170,7 +170,7 @@ def export(order: Order, path: Path) -> Exported:
             )
             written += save(model, work / name, external_from=order.external_from)
             stamp(model, work / name, metadata_props(about))
-            onnx.checker.check_model(str(work / name), full_check=True)
+            _check(work / name)
             graphs.append((model, work / name, about))
         parity = None if order.gate is None else _gate(order, order.gate, work if cascade else work / path.name)
         for model, file, about in graphs:
@@ -200,12 +200,21 @@ def _graph(order: Order, whole: Ensemble, opset: int, stage: int | None) -> tupl
     model.producer_name, model.producer_version = "menagerie", _versions().get("menagerie", "")
     calibration = None
     if order.precision == "fp16":
+        expanded_celu(model)
         to_half(model)
     elif order.precision == "int8" and order.calibration is not None:
         model, calibration = quantize(model, order.calibration, own, tell=order.tell)
     if stage is None and not order.member_probs and len(model.graph.output) > 1:
         drop_output(model, "member_probs")
     return model, calibration
+
+
+def _check(path: Path) -> None:
+    """Raise `DataError` unless ONNX's own checker accepts a file."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise DataError(f"the exported graph is not sound: {str(error).strip().partition(chr(10))[0]}") from error
 
 
 def _gate(order: Order, gate: Measured, path: Path) -> Parity:

@@ -103,7 +103,7 @@ def quantize(
         tried = {percentile: bench.changed(ranges[percentile], layers) for percentile in _PERCENTILES}
         percentile = min(tried, key=lambda p: float(tried[p].max()))
         found, left_out = tried[percentile], list[str]()
-        if found.max() > most:
+        if not found.max() <= most:  # nor is what is no number
             tell(f"int8 changes probabilities by {found.max():.2g} nats: looking for the layers that hurt")
             hurt = {name: float(bench.changed(ranges[percentile], [name]).max()) for name in layers}
             for name in sorted(layers, key=lambda name: hurt[name] / layers[name], reverse=True):

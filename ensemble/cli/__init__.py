@@ -18,6 +18,8 @@ __all__ = ["group", "main"]
         "compare": ("ensemble.cli.compare", "Is one ensemble better than another?"),
         "distill": ("ensemble.cli.distill", "Train a student on an ensemble's answers."),
         "export": ("ensemble.cli.export", "One ONNX graph, held to what PyTorch answers."),
+        "bench": ("ensemble.cli.bench", "How fast an exported graph is, beside PyTorch."),
+        "doctor": ("ensemble.cli.doctor", "Can this machine run graphs, and what is wrong?"),
         "report": ("ensemble.cli.report", "One page: accuracy against latency, and the mistakes."),
         "predict": ("ensemble.cli.predict", "Classify picture files."),
     },

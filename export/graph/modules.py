@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from ensemble.cascade.stages import Step
 from ensemble.module import Ensemble
@@ -12,7 +13,7 @@ from tta.fold import fold_batch_norms
 __all__ = ["Stage", "Whole", "folded"]
 
 _TIES = 1e-6
-"""How much of the mean probability is mixed into shares of votes, so that it decides between equal ones."""
+"""What the class that a vote elects gets on top of its share of votes: more than equal shares differ by rounding."""
 
 
 def folded(committee: Ensemble) -> Ensemble:
@@ -24,8 +25,8 @@ def folded(committee: Ensemble) -> Ensemble:
 class Whole(nn.Module):
     """A committee whose members are all asked.
 
-    The probabilities are `ensemble.module.Ensemble`'s; those of a vote are shares of votes with a millionth of the mean
-    probability, so that the largest is the class that the vote elects where shares are equal.
+    The probabilities are `ensemble.module.Ensemble`'s. Of a vote they are the shares of votes, and the class that it
+    elects has a few millionths more, so that it is the largest where shares are equal, too.
 
     Args:
         committee: to be traced.
@@ -42,8 +43,9 @@ class Whole(nn.Module):
         said = self.committee.verdict(images)
         probs = said.probs
         if self.committee.merge == "vote":
-            mean = torch.einsum("m,mnc->nc", self.committee.weights, said.member_probs)
-            probs = (probs + _TIES * mean) / (1 + _TIES)
+            more = max(_TIES, 2 * len(said.member_probs) * torch.finfo(probs.dtype).eps)  # twice what counts as equal
+            elected = one_hot(said.top, probs.shape[1]).to(probs.dtype)
+            probs = (probs + more * elected) / (1 + more)
         return (probs, said.member_probs.transpose(0, 1)) if self._member_probs else probs
 
 

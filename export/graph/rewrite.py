@@ -6,7 +6,7 @@ import onnx
 
 from export.graph.index import GraphIndex
 
-__all__ = ["crop_unread", "fusible_gelu"]
+__all__ = ["crop_unread", "expanded_celu", "fusible_gelu"]
 
 _CLOSE = 1e-6
 
@@ -58,7 +58,37 @@ def _gelu(node: onnx.NodeProto, index: GraphIndex) -> tuple[str, onnx.NodeProto,
 def _private(name: str, op_type: str, index: GraphIndex) -> onnx.NodeProto | None:
     """Return the node of a type that makes a value, if nothing but one node reads it."""
     node = index.producers.get(name)
-    return node if node is not None and node.op_type == op_type and len(index.consumers[name]) == 1 else None
+    read_once = len(index.consumers[name]) == 1 and name not in index.outputs
+    return node if node is not None and node.op_type == op_type and read_once else None
+
+
+def expanded_celu(model: onnx.ModelProto) -> int:
+    """Write every CELU as ONNX defines it, alpha Elu(x / alpha): Celu itself is for fp32 alone; in place.
+
+    Returns:
+        How many there were.
+    """
+    nodes: list[onnx.NodeProto] = []
+    alphas: dict[str, onnx.TensorProto] = {}
+    found = 0
+    for node in model.graph.node:
+        if node.op_type != "Celu":
+            nodes.append(node)
+            continue
+        found += 1
+        alpha = next((a.f for a in node.attribute if a.name == "alpha"), 1.0)
+        by = f"celu:{alpha:.9g}"
+        alphas[by] = onnx.helper.make_tensor(by, onnx.TensorProto.FLOAT, [], [alpha])
+        parts = [f"{node.output[0]}:{part}" for part in ("over", "elu")]
+        nodes += [
+            onnx.helper.make_node("Div", [node.input[0], by], [parts[0]], f"{node.name}/Div"),
+            onnx.helper.make_node("Elu", [parts[0]], [parts[1]], f"{node.name}/Elu"),
+            onnx.helper.make_node("Mul", [parts[1], by], list(node.output), f"{node.name}/Mul"),
+        ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(alphas.values())
+    return found
 
 
 def crop_unread(model: onnx.ModelProto) -> int:
@@ -77,7 +107,7 @@ def crop_unread(model: onnx.ModelProto) -> int:
         if conv is None or shape is None or len(shape) != 4:  # noqa: PLR2004
             continue
         kernel, stride = (_numbers(node, key, (1, 1)) for key in ("kernel_shape", "strides"))
-        ceil = any(a.name == "ceil_mode" and a.i for a in node.attribute)
+        ceil = _auto_padded(node) or any(a.name == "ceil_mode" and a.i for a in node.attribute)
         plain = set(_numbers(node, "pads", (0, 0, 0, 0))) == {0} and set(_numbers(node, "dilations", (1, 1))) == {1}
         if ceil or not plain or set(_numbers(conv, "strides", (1, 1))) != {1} or _auto_padded(conv):
             continue
@@ -97,9 +127,9 @@ def crop_unread(model: onnx.ModelProto) -> int:
     return found
 
 
-def _auto_padded(conv: onnx.NodeProto) -> bool:
-    """Say whether a convolution's padding is not in its `pads`."""
-    return any(a.name == "auto_pad" and a.s not in {b"", b"NOTSET"} for a in conv.attribute)
+def _auto_padded(node: onnx.NodeProto) -> bool:
+    """Say whether the padding of a convolution or pooling is not in its `pads`."""
+    return any(a.name == "auto_pad" and a.s not in {b"", b"NOTSET"} for a in node.attribute)
 
 
 def _numbers(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.cascade.stages import Stage, Step, steps
+from ensemble.cascade.stages import Stage, Step, check_stages, steps
 from ensemble.merge import Vote, merge
 from export.runtime.answer import Answer, Floats, check_images
 from export.runtime.session import Session
@@ -134,12 +134,25 @@ def stage_files(folder: Path) -> list[Path]:
 
 
 def _steps(sessions: list[Session], path: Path) -> list[Step]:
-    """Return the steps of a cascade; `CorruptError` unless its graphs are the stages of one lockfile."""
-    lockfile = sessions[0].lockfile
-    stages = lockfile.get("cascade") or []
+    """Return the steps of a cascade; `CorruptError` unless its graphs are the stages of one export."""
+    about = sessions[0].about
+    stages = about.lockfile.get("cascade") or []
     numbers = [session.about.stage for session in sessions]
-    if any(session.lockfile != lockfile for session in sessions) or numbers != list(range(1, len(stages) + 1)):
+    same = all((s.lockfile, s.precision) == (about.lockfile, about.precision) for s in sessions)
+    if not same or numbers != list(range(1, len(stages) + 1)):
         raise CorruptError(f"{path} does not have the stage graphs of one cascade: export it again")
-    names = [member["name"] for member in lockfile["members"]]
-    parsed = [Stage(tuple(s["members"]), s["views"], s["temperature"], s["threshold"]) for s in stages]
-    return steps(parsed, names, lockfile["views"])
+    table = about.lockfile
+    try:
+        # As in `ensemble.lockfile`: where a stage has no temperature, it is 1, and the ensemble's of the last.
+        usual = [1.0] * (len(stages) - 1) + [table["temperature"]]
+        parsed = [
+            Stage(tuple(s["members"]), s["views"], s.get("temperature", t), s["threshold"])
+            for s, t in zip(stages, usual, strict=True)
+        ]
+        check_stages(parsed, about.members, table["views"], table["merge"], table["temperature"])
+        weights = [float(member["weight"]) for member in table["members"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{path} does not say how its stages are merged ({error}): export it again") from error
+    if min(weights) <= 0:
+        raise CorruptError(f"{path} has a member of weight {min(weights):g}: export it again")
+    return steps(parsed, about.members, table["views"])

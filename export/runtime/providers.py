@@ -77,15 +77,11 @@ def placement(
         device = "cuda" if gpu_count() else "cpu"
     if device not in DEVICES:
         raise UsageError(f"unknown device {device!r}; there are {', '.join(DEVICES)}")
-    if DEVICES[device] not in onnxruntime.get_available_providers():
-        wheel = "onnxruntime" if device == "cpu" else "onnxruntime-gpu"
-        raise UsageError(
-            f"device {device!r}: the installed ONNX Runtime has no {DEVICES[device]} (pip install {wheel})"
-        )
-    if device != "cpu" and index >= gpu_count():
-        if not allow_cpu:
-            raise UsageError(f"device {device!r}: the driver finds {gpu_count()} NVIDIA GPUs here: {WHAT_TO_DO}")
-        _log.warning("the driver finds %d NVIDIA GPUs here: running on the CPU", gpu_count())
+    lacks = _lacks(device, index)
+    if lacks and (device == "cpu" or not allow_cpu):
+        raise UsageError(f"device {device!r}: {lacks}: {WHAT_TO_DO}")
+    if lacks:
+        _log.warning("%s: running on the CPU instead of %s", lacks, device)
         device = "cpu"
     config = {
         "session.set_denormal_as_zero": "1",  # sums that underflow would take a CPU a hundred times as long
@@ -99,6 +95,14 @@ def placement(
     if device == "tensorrt":
         providers.insert(0, (TENSORRT, _tensorrt(index, precision, cache, image)))
     return Placement(device, tuple(providers), config)
+
+
+def _lacks(device: str, index: int) -> str:
+    """Return what this machine lacks to run graphs on a device; nothing if it seems to have it all."""
+    if DEVICES[device] not in onnxruntime.get_available_providers():
+        wheel = "onnxruntime" if device == "cpu" else "onnxruntime-gpu"
+        return f"the installed ONNX Runtime has no {DEVICES[device]} (pip install {wheel})"
+    return f"the driver finds {gpu_count()} NVIDIA GPUs here" if device != "cpu" and index >= gpu_count() else ""
 
 
 def _cuda(index: int) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """One exported graph in ONNX Runtime."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from google.protobuf.message import Message
 
 from export.metadata import About, read_metadata
 from export.runtime.answer import Answer, Floats, check_images
@@ -17,9 +19,11 @@ from export.runtime.bound import BoundRuns
 from export.runtime.providers import CUDA, WHAT_TO_DO, Placement, placement, threads_of
 from zoo import store
 from zoo.errors import CorruptError, NotFoundError, UsageError
-from zoo.files import sha256_file
+from zoo.files import is_plain, sha256_file
 
 __all__ = ["Session"]
+
+_log = logging.getLogger(__name__)
 
 _QUIET = 4  # of ONNX Runtime's severities: fatal errors alone
 
@@ -48,7 +52,7 @@ class Session:
 
     Raises:
         NotFoundError: there is no such file.
-        CorruptError: it is no graph, or not one of `ensemble export`.
+        CorruptError: it is no graph, or not one of `ensemble export`; or it would read files elsewhere than beside it.
         UsageError: the device is not there, or cannot run the graph.
     """
 
@@ -145,12 +149,29 @@ def _look(path: Path) -> tuple[About, tuple[int, int]]:
     except Exception as error:  # protobuf's error is of a package without types
         raise CorruptError(f"{path} is not an ONNX graph") from error
     about = read_metadata({prop.key: prop.value for prop in model.metadata_props}, path)
+    for location in _locations(model):
+        if not is_plain(location):
+            raise CorruptError(f"{path} would read its weights from {location[:80]!r}, which is not a file beside it")
+        if not path.with_name(location).is_file():
+            raise CorruptError(f"{path} has its weights in {location!r}, which is not there: move the two together")
     inputs = {node.name: node.type.tensor_type.shape.dim for node in model.graph.input}
     outputs = {node.name for node in model.graph.output}
     if set(inputs) != {"images"} or len(inputs["images"]) != 4 or not outputs & {"probs", "log_probs"}:  # noqa: PLR2004
         raise CorruptError(f"{path} does not take `images` and give `probs`")
     _, height, width, _ = (dim.dim_value for dim in inputs["images"])
     return about, (height, width)
+
+
+def _locations(message: Message) -> set[str]:
+    """Return the files that a graph reads its weights from, wherever in it a weight may be."""
+    found = set()
+    if isinstance(message, onnx.TensorProto):
+        return {entry.value for entry in message.external_data if entry.key == "location"}
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if isinstance(value, Message) else value:
+                found |= _locations(part)
+    return found
 
 
 def _load(path: Path, where: Placement, *, threads: int, spin: bool, allow_cpu: bool) -> onnxruntime.InferenceSession:
@@ -173,6 +194,9 @@ def _load(path: Path, where: Placement, *, threads: int, spin: bool, allow_cpu: 
         if where.device == "cpu":
             raise CorruptError(f"{path} cannot be run by ONNX Runtime: {reason}") from error
         raise UsageError(f"{path} cannot run on {where.device}: {reason}: {WHAT_TO_DO}") from error
-    if session.get_providers()[0] != where.provider and not allow_cpu:
-        raise UsageError(f"{path} would run on {session.get_providers()[0]} instead of {where.device}: {WHAT_TO_DO}")
+    if session.get_providers()[0] != where.provider:
+        instead = f"{session.get_providers()[0]} instead of {where.device}"
+        if not allow_cpu:
+            raise UsageError(f"{path} would run on {instead}: {WHAT_TO_DO}")
+        _log.warning("%s runs on %s", path, instead)
     return session

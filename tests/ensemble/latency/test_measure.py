@@ -6,14 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 
 import numpy as np
 import pytest
 import torch
 
 from ensemble.latency import measure as module
-from ensemble.latency.measure import measure, shuffled_batches
+from ensemble.latency.measure import Turns, measure, measure_in_turns, shuffled_batches
+from ensemble.latency.times import summarise
 from zoo.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -111,6 +112,96 @@ def test_a_busy_machine_is_noticed(clock: Clock, monkeypatch: pytest.MonkeyPatch
     found = measure(clock.taking(repeat(10.0)), ONE, device=CPU, seconds=2)
     assert (found.interruptions, found.spread) == (100.0, 0.0)
     assert found.note == "the machine was busy: other processes cut in 100 times a second"
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pauses between turns."""
+    monkeypatch.setattr(module, "_PAUSE", 0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_turns_take_turns(clock: Clock) -> None:
+    """Both are warmed up before the first round; in each, both run for a fifth of the time, the first run untimed."""
+    ran: list[str] = []
+
+    def taking(name: str, ms: float) -> Callable[[object], None]:
+        takes = clock.taking(repeat(ms))
+
+        def run(batch: object) -> None:
+            ran.append(name)
+            takes(batch)
+
+        return run
+
+    slow, fast = measure_in_turns([taking("slow", 10.0), taking("fast", 4.0)], ONE, device=CPU, seconds=2, rounds=5)
+    assert (slow.latency.runs, fast.latency.runs) == (5 * 40, 5 * 100)
+    assert (set(slow.latency.samples), set(fast.latency.samples)) == ({10.0}, {4.0})
+    assert (slow.medians, fast.medians) == ((10.0,) * 5, (4.0,) * 5)
+    assert fast.times_faster(slow) == [2.5] * 5
+    warm_up = [name for name, group in groupby(ran[: -5 * 142])]
+    assert warm_up == ["slow", "fast"]
+    assert [(name, len(list(group))) for name, group in groupby(ran[-5 * 142 :])] == [("slow", 41), ("fast", 101)] * 5
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_machine_that_slows_down_slows_all_that_take_turns(clock: Clock) -> None:
+    """One after the other, the second would look a third slower than it is."""
+    began = clock.now
+
+    def taking(ms: float) -> Callable[[object], None]:
+        def run(_batch: object) -> None:
+            clock.now += round(1e6 * ms * (1 + (clock.now - began) / 1e10))
+
+        return run
+
+    slow, fast = measure_in_turns([taking(6.0), taking(3.0)], ONE, device=CPU, seconds=2, rounds=10)
+    assert slow.medians[-1] > 1.3 * slow.medians[0]
+    assert fast.times_faster(slow) == pytest.approx([2.0] * 10, rel=0.04)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_slow_turns_go_on_until_there_is_a_p99_of_all(clock: Clock) -> None:
+    (found,) = measure_in_turns([clock.taking(repeat(90.0))], ONE, device=CPU, seconds=2, rounds=5)
+    assert (found.latency.runs, found.latency.note) == (100, None)
+    (found,) = measure_in_turns([clock.taking(repeat(60_000.0))], ONE, device=CPU, seconds=2, rounds=5)
+    assert found.latency.runs == 5
+
+
+@pytest.mark.usefixtures("at_once")
+def test_everyone_has_every_batch_in_turn(clock: Clock) -> None:
+    """Going on in a round where the one before ended."""
+    batches, seen = [torch.full((2,), float(n)) for n in range(7)], list[float]()
+
+    def run(batch: torch.Tensor) -> None:
+        seen.append(batch[0].item())
+        clock.now += 10_000_000
+
+    (found,) = measure_in_turns([run], batches, device=CPU, seconds=1, rounds=5)
+    assert found.latency.batch == 2
+    last = seen[-5 * 21 :]
+    assert last == [float(n % 7) for n in range(len(last))]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("each", "together"), [([0, 4] * 5, 10.0), ([None] * 10, None)])
+def test_interruptions_of_all_turns_count(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, each: list[int | None], together: float | None
+) -> None:
+    counts = iter(each)
+    monkeypatch.setattr(module, "_interruptions", lambda: next(counts))
+    (found,) = measure_in_turns([clock.taking(repeat(20.0))], ONE, device=CPU, seconds=2, rounds=5)
+    assert found.latency.interruptions == together
+
+
+def test_turns_of_several_sizes_have_no_latency() -> None:
+    with pytest.raises(UsageError, match=r"of one size, and these have \[1, 2\]"):
+        measure_in_turns([lambda _batch: pytest.fail("this must not run")], [ONE, torch.zeros(2)], device=CPU)
+
+
+def test_rounds_are_compared_one_by_one() -> None:
+    latency = summarise([1.0], 1)
+    assert Turns(latency, (1.0, 4.0)).times_faster(Turns(latency, (3.0, 2.0))) == [3.0, 0.5]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinities")

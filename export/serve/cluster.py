@@ -1,0 +1,250 @@
+"""A server on Ray Serve, which places replicas, starts those anew that die, and adds some when there is much to do.
+
+Requests do not pass through Ray: every replica listens on the port itself, and the kernel spreads connections over
+those of a machine. Ray's own proxy would copy each request twice more, and has none of the limits of this server.
+"""
+
+import importlib
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from export.serve.board import Board
+from export.serve.replica import Link, Lost, Plan, Replica
+from export.serve.served import How
+from zoo.errors import MenagerieError, UsageError
+
+__all__ = [
+    "Deployment",
+    "Replicas",
+    "connected",
+    "deploy",
+    "desired_replicas",
+    "import_ray",
+    "link_to",
+    "share",
+    "start_board",
+]
+
+_BUSY = 2.0
+"""Full batches at hand for each replica, from which on there should be more replicas."""
+
+_UP, _DOWN = 5.0, 60.0
+"""Seconds that there must be much or little to do before replicas come or go."""
+
+_ANSWER = 60.0
+"""Seconds after which the board does not answer any more, beyond those that it was asked to wait."""
+
+_ALONE = {
+    # Ray's switch for laptops: every process listens on loopback, where nobody else can reach it.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",  # ours are our own
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2",
+}
+"""Environment of a Ray of one's own."""
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """How many there are, and what each needs.
+
+    Attributes:
+        least: of them.
+        most: equal to `least` where nothing is to scale.
+        gpus: of each; 0 or 1.
+        cpus: of each.
+    """
+
+    least: int = 1
+    most: int = 1
+    gpus: int = 0
+    cpus: int = 1
+
+
+class Deployment:
+    """What Ray Serve starts: a `Replica` that it asks for its health and its load."""
+
+    def __init__(self, board: Any, plan: Plan, app: str) -> None:  # noqa: ANN401  # Ray's handle
+        _stay_on_loopback()
+        self._replica = Replica(link_to(board), plan, orphaned=lambda: _delete(app))
+
+    def check_health(self) -> None:
+        """Raise if Ray Serve should start another replica instead."""
+        self._replica.check()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what `desired_replicas` decides by."""
+        return {"batches": self._replica.load()}
+
+    def __del__(self) -> None:
+        # Ray Serve calls this when it wants a replica to end, and waits.
+        if hasattr(self, "_replica"):
+            self._replica.close()
+
+
+def desired_replicas(context: Any) -> tuple[int, dict[str, Any]]:  # noqa: ANN401  # Ray Serve's `AutoscalingContext`
+    """Return how many replicas there should be, and no state: as many as the work at hand keeps busy.
+
+    Args:
+        context: whose `aggregated_metrics["batches"]` has each replica's `Replica.load`.
+    """
+    batches = sum((context.aggregated_metrics or {}).get("batches", {}).values())
+    low, high = context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
+    return min(max(math.ceil(batches / _BUSY), low), high), {}
+
+
+def import_ray(address: str | None = None) -> Any:  # noqa: ANN401  # the module, which need not be installed
+    """Return Ray, which is asked to be quiet; `MenagerieError` if it is not installed.
+
+    Args:
+        address: of the cluster that will be used, if it is not one of one's own: Ray looks when it is imported.
+    """
+    if address is None:
+        for name, value in _ALONE.items():
+            os.environ.setdefault(name, value)
+    try:
+        ray = importlib.import_module("ray")
+        importlib.import_module("ray.serve")
+        for needed in ("prometheus_client", "uvicorn", "httptools"):
+            importlib.import_module(needed)
+    except ImportError as error:
+        raise MenagerieError(f"`ensemble serve` needs {error.name}: pip install 'menagerie[cluster]'") from error
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    return ray
+
+
+@contextmanager
+def connected(address: str | None, cpus: int) -> Iterator[Any]:
+    """Yield Ray, connected: to a cluster, or to processes of its own that end with this one.
+
+    Args:
+        address: of a cluster that this machine belongs to, or `auto`; None for a Ray of one's own on this machine.
+        cpus: that a Ray of one's own has to give away; a share of a processor cannot be reserved, only counted.
+
+    Raises:
+        MenagerieError: Ray is not installed, does not start, or there is no cluster.
+    """
+    ray = import_ray(address)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "menagerie"}
+    try:
+        if address is None:
+            ray.init("local", include_dashboard=False, num_cpus=cpus, **quiet)
+        else:
+            ray.init(address, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        if address is None:
+            reason = str(error).partition("\n")[0]
+            raise MenagerieError(f"Ray does not start: {reason} (its logs are below /tmp/ray)") from error
+        raise MenagerieError(
+            f"no Ray cluster at {address!r}: start one with `ray start --head`, or leave --address out"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def share(ray: Any, how: How, least: int, most: int) -> tuple[Replicas, How]:  # noqa: ANN401  # the module
+    """Return what each replica gets of what Ray has, and how it opens its session.
+
+    Args:
+        ray: connected.
+        how: sessions are to be opened; what it leaves open is filled in: the device is `cuda` if Ray has GPUs, and
+            CPUs are divided among replicas.
+        least: number of replicas.
+        most: likewise.
+
+    Raises:
+        UsageError: there is no place for the least number: Ray would wait for more machines.
+    """
+    there = ray.cluster_resources()
+    device = how.device or ("cuda" if there.get("GPU") else "cpu")
+    gpus = int(device != "cpu" and not (how.allow_cpu and not there.get("GPU")))
+    threads = how.threads or max(int(there.get("CPU", 1)) // most, 1)
+    cpus = 1 if gpus else threads
+    for kind, each in (("GPU", gpus), ("CPU", cpus)):
+        if each * least > there.get(kind, 0):
+            raise UsageError(
+                f"--replicas {least} need {each * least} {kind}s, and Ray has {there.get(kind, 0):g}: give fewer"
+                + (", or --device cpu" if kind == "GPU" else ", or fewer --threads")
+            )
+    return Replicas(least, most, gpus, cpus), replace(how, device=device, threads=threads)
+
+
+def start_board(ray: Any, path: str, mark: str) -> Any:  # noqa: ANN401  # Ray's handle
+    """Return a handle of a new board on this machine, which ends with this process; see `Board`."""
+    affinity = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+    here = affinity(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(path, mark)
+
+
+def link_to(board: Any) -> Link:  # noqa: ANN401  # Ray's handle
+    """Return what calls a board's methods and waits for what they return."""
+    ray = importlib.import_module("ray")
+
+    def call(method: str, *arguments: object) -> object:
+        try:
+            found: object = ray.get(getattr(board, method).remote(*arguments), timeout=_ANSWER)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ray.exceptions.RaySystemError) as error:
+            raise Lost from error
+        return found
+
+    return call
+
+
+def deploy(board: Any, plan: Plan, replicas: Replicas) -> Callable[[], None]:  # noqa: ANN401  # Ray's handle
+    """Start replicas, and return what ends them.
+
+    They load what the board has after this returns. To end them takes as long as requests under way do.
+    """
+    serve = importlib.import_module("ray.serve")
+    config = importlib.import_module("ray.serve.config")
+    app = f"ensemble-{plan.name}-{os.getpid()}"
+    options: dict[str, Any] = {"num_replicas": replicas.least}
+    if replicas.most > replicas.least:
+        options = {
+            "autoscaling_config": config.AutoscalingConfig(
+                min_replicas=replicas.least,
+                max_replicas=replicas.most,
+                upscale_delay_s=_UP,
+                downscale_delay_s=_DOWN,
+                look_back_period_s=_UP,
+                metrics_interval_s=1.0,
+                policy=config.AutoscalingPolicy(policy_function=desired_replicas),
+            )
+        }
+    deployment = serve.deployment(Deployment).options(
+        name="replica",
+        ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        health_check_period_s=5.0,
+        graceful_shutdown_timeout_s=plan.drain + 10,
+        graceful_shutdown_wait_loop_s=0.1,
+        **options,
+    )
+    serve.start(proxy_location="Disabled")
+    serve.run(deployment.bind(board, plan, app), name=app, route_prefix=None)
+    return lambda: _delete(app)
+
+
+def _delete(app: str) -> None:
+    """End an application, and wait until its replicas have."""
+    importlib.import_module("ray.serve").delete(app)
+
+
+def _stay_on_loopback() -> None:
+    """Keep a replica's server for other deployments, which it has none of, from listening on all interfaces.
+
+    Ray Serve binds it to every address whatever Ray's own is, and what arrives there is unpickled.
+    """
+    ray = importlib.import_module("ray")
+    if ray.util.get_node_ip_address() != "127.0.0.1":
+        return
+    module = importlib.import_module("ray.serve._private.replica")
+    bind = getattr(module, "add_port_to_grpc_server", None)
+    if bind is not None:
+        vars(module)["add_port_to_grpc_server"] = lambda server, _address: bind(server, "127.0.0.1:0")

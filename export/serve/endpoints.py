@@ -1,0 +1,272 @@
+"""What the server can do, path by path."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata, resources
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from export.serve.batcher import Batcher, Done
+from export.serve.encoding import unpack
+from export.serve.exchange import Reply, Request
+from export.serve.inference import Inference, parse_inference
+from export.serve.inferred import render_inference
+from export.serve.intake import Gone, Held, Intake
+from export.serve.interface import VERSION
+from export.serve.limits import Limits
+from export.serve.metrics import CONTENT_TYPE, Family, Metrics, render, total
+from export.serve.pictures import describe, picture_of
+from export.serve.problem import Problem
+from export.serve.served import Served
+
+__all__ = ["Endpoint", "Endpoints"]
+
+_T = TypeVar("_T")
+
+_QUICK = 32_768  # bytes or numbers that are read or written faster than a thread is asked to
+_DECODERS = 2
+_TOP = 5
+_GET, _POST = frozenset({"GET", "HEAD"}), frozenset({"POST"})
+_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+Others = Callable[[], Awaitable[Iterable[Iterable[Family]]]]
+"""What the other replicas count."""
+
+
+async def _nowhere(request: Request) -> NoReturn:
+    raise Problem(404, f"there is nothing at {request.path[:80]!r}: GET /v2 says what this server is")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Something that the server can do.
+
+    Attributes:
+        name: in metrics.
+        methods: of HTTP.
+        answer: coroutine that does it.
+        open: whether no token is needed.
+    """
+
+    name: str
+    methods: frozenset[str]
+    answer: Callable[[Request], Awaitable[Reply]] = _nowhere
+    open: bool = False
+
+
+class Endpoints:
+    """All that a replica can do.
+
+    Args:
+        served: what answers.
+        name: of the model.
+        limits: of requests.
+        metrics: where they are counted.
+        others: what other replicas count [default: there are none].
+        lanes: batches that run at once.
+
+    Attributes:
+        draining: whether the replica is about to end, and not ready for more.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        *,
+        name: str,
+        limits: Limits,
+        metrics: Metrics,
+        others: Others | None = None,
+        lanes: int = 1,
+    ) -> None:
+        self.served, self.name, self.limits, self.metrics, self._others = served, name, limits, metrics, others
+        self.draining = False
+        self.batcher = Batcher(
+            served.answer, max_batch=limits.max_batch, max_delay=limits.max_delay, lanes=lanes, ran=self._ran
+        )
+        self.intake = Intake(limits.max_queue, limits.bodies)
+        self._decoders = ThreadPoolExecutor(_DECODERS, "decode")
+        metrics.queue_images.set_function(lambda: self.batcher.waiting)
+        metrics.inside.set_function(lambda: self.intake.inside)
+        page = resources.files("export.serve") / "page"
+        self._page = {path: (page.joinpath(file).read_bytes(), kind) for path, (file, kind) in _PAGE.items()}
+        self._fixed = {
+            "/v2": Endpoint("server", _GET, self._server),
+            "/v2/health/live": Endpoint("live", _GET, self._live, open=True),
+            "/v2/health/ready": Endpoint("ready", _GET, self._ready, open=True),
+            "/classify": Endpoint("classify", _POST, self._classify),
+            "/metrics": Endpoint("metrics", _GET, self._count),
+            **{path: Endpoint("page", _GET, self._show, open=True) for path in _PAGE},
+        }
+        self._of_model = {
+            "": Endpoint("model", _GET, self._describe),
+            "ready": Endpoint("model_ready", _GET, self._model_ready, open=True),
+            "infer": Endpoint("infer", _POST, self._infer),
+        }
+
+    def close(self) -> None:
+        """End the threads."""
+        self.batcher.close()
+        self._decoders.shutdown()
+
+    def find(self, request: Request) -> Endpoint:
+        """Return what a path stands for."""
+        path = request.path.rstrip("/") or "/"
+        if path in self._fixed:
+            return self._fixed[path]
+        if path.startswith("/v2/models/"):
+            name, _, rest = path.removeprefix("/v2/models/").partition("/")
+            version, verb = VERSION, rest
+            if rest == "versions" or rest.startswith("versions/"):
+                version, _, verb = rest.removeprefix("versions").removeprefix("/").partition("/")
+            if verb in self._of_model:
+                return self._model(name, version, verb)
+        return Endpoint("other", frozenset())
+
+    def _model(self, name: str, version: str, verb: str) -> Endpoint:
+        """Return what can be done with a model, or an endpoint that says which one there is."""
+        known = self._of_model[verb]
+        if (name, version) == (self.name, VERSION):
+            return known
+
+        async def unknown(request: Request) -> NoReturn:
+            del request
+            what = f"version {version[:40]!r} of model" if name == self.name else "model"
+            raise Problem(404, f"there is no {what} {name[:80]!r}: this server has {self.name!r}, version {VERSION}")
+
+        return Endpoint(known.name, known.methods, unknown, open=known.open)
+
+    async def _server(self, request: Request) -> Reply:
+        del request
+        extensions = ["classification", "binary_tensor_data"]
+        return _json({"name": "menagerie", "version": _version(), "extensions": extensions})
+
+    async def _live(self, request: Request) -> Reply:
+        del request
+        return _json({"live": True})
+
+    async def _ready(self, request: Request) -> Reply:
+        del request
+        return _json({"ready": not self.draining}, status=503 if self.draining else 200)
+
+    async def _model_ready(self, request: Request) -> Reply:
+        del request
+        return _json({"name": self.name, "ready": not self.draining}, status=503 if self.draining else 200)
+
+    async def _describe(self, request: Request) -> Reply:
+        del request
+        return _json(self.served.interface.metadata(self.name))
+
+    async def _show(self, request: Request) -> Reply:
+        body, kind = self._page[request.path.rstrip("/") or "/"]
+        headers = [(b"cache-control", b"no-cache"), (b"content-security-policy", _POLICY)]
+        headers.append((b"referrer-policy", b"no-referrer"))
+        return Reply(body, f"{kind}; charset=utf-8", headers=tuple(headers))
+
+    async def _count(self, request: Request) -> Reply:
+        del request
+        others = await self._others() if self._others is not None else []
+        return Reply(render(total([self.metrics.families(), *others])), CONTENT_TYPE)
+
+    async def _infer(self, request: Request) -> Reply:
+        interface, limits = self.served.interface, self.limits
+        with self.intake.admitted() as held, self.batcher.arriving() as here:
+            most = limits.tensor_body(interface.image_bytes)
+            body = await held.read(request.receive, request.headers, most=most, seconds=limits.read_timeout)
+            encoding = request.header(b"content-encoding")
+            head = request.headers.get(b"inference-header-content-length")
+
+            def parse() -> Inference:
+                return parse_inference(unpack(body, encoding, most), head, interface, limits.max_batch)
+
+            quick = not encoding and (head is not None or len(body) <= _QUICK)
+            asked = parse() if quick else await self._in_thread(held, parse, most if encoding else 0)
+            request.notes["images"] = len(asked.images)
+            done = await self._ask(asked.images, here, request)
+
+            def write() -> tuple[bytes, int | None]:
+                return render_inference(
+                    done.answer, asked.outputs, self.served.interface, name=self.name, request_id=asked.id
+                )
+
+            numbers = len(asked.images) * len(interface.classes) * (1 + len(interface.members))
+            content, length = write() if numbers <= _QUICK else await self._in_thread(held, write)
+        if length is None:
+            return Reply(content)
+        return Reply(
+            content, "application/octet-stream", headers=((b"inference-header-content-length", str(length).encode()),)
+        )
+
+    async def _classify(self, request: Request) -> Reply:
+        interface, limits = self.served.interface, self.limits
+        top = request.query("top") or str(min(_TOP, len(interface.classes)))
+        if not top.isdecimal() or len(top) > 9 or not 1 <= int(top) <= len(interface.classes):  # noqa: PLR2004
+            raise Problem(400, f"'top' is {top[:20]!r}: from 1 to {len(interface.classes)} classes can be shown")
+        with self.intake.admitted() as held, self.batcher.arriving() as here:
+            body = await held.read(request.receive, request.headers, most=limits.max_body, seconds=limits.read_timeout)
+            kind, encoding = request.header(b"content-type"), request.header(b"content-encoding")
+
+            def decode() -> npt.NDArray[np.uint8]:
+                content = unpack(body, encoding, limits.max_body)
+                return picture_of(content, kind, interface.size, most_pixels=limits.max_pixels)
+
+            image = await self._in_thread(held, decode, limits.max_body if encoding else 0)
+            request.notes["images"] = 1
+            done = await self._ask(image, here, request)
+        return _json({"model": self.name, **describe(done.answer, self.served.interface, top=int(top))})
+
+    async def _in_thread(self, held: Held, work: Callable[[], _T], memory: int = 0) -> _T:
+        """Return what some work comes to that would keep others waiting here, and takes so much memory."""
+        held.take(memory)
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+    async def _ask(self, images: npt.NDArray[np.uint8], here: Callable[[], None], request: Request) -> Done:
+        """Return what the network says, unless the client hangs up or has waited long enough."""
+        loop = asyncio.get_running_loop()
+        asked, gone = loop.create_task(self.batcher.submit(images, here)), loop.create_task(request.receive())
+        try:
+            await asyncio.wait({asked, gone}, timeout=self.limits.timeout, return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                done = asked.result()
+                self.metrics.images.inc(len(images))
+                self.metrics.queue_seconds.observe(done.waited)
+                request.notes |= {"batch": done.batch, "queue_ms": round(1000 * done.waited, 3)}
+                return done
+            if gone.done():
+                raise Gone
+            raise Problem(
+                503, f"the answer did not come within {self.limits.timeout:g} seconds: try again later", retry_after=5
+            )
+        finally:
+            asked.cancel()
+            gone.cancel()
+
+    def _ran(self, images: int, seconds: float) -> None:
+        self.metrics.batch_images.observe(images)
+        self.metrics.batch_seconds.observe(seconds)
+
+
+def _json(table: dict[str, Any], *, status: int = 200) -> Reply:
+    return Reply(json.dumps(table, ensure_ascii=False).encode(), status=status)
+
+
+def _version() -> str:
+    """Return this package's version; a checkout that is not installed has none."""
+    try:
+        return metadata.version("menagerie")
+    except metadata.PackageNotFoundError:
+        return "unknown"

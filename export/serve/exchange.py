@@ -1,0 +1,74 @@
+"""A request as it comes in, and a reply as it goes out."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from export.serve.intake import Receive
+
+__all__ = ["Reply", "Request"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer.
+
+    Attributes:
+        body: before it is compressed.
+        content_type: of the body.
+        status: of HTTP.
+        headers: besides those that every answer has.
+    """
+
+    body: bytes
+    content_type: str = "application/json"
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Request:
+    """A request, whose body may still be on its way.
+
+    Attributes:
+        headers: by their names in lower case; of several with one name, the last.
+        notes: what the log says of it.
+        unread: whether there is more of the body.
+    """
+
+    def __init__(self, scope: dict[str, Any], receive: Receive) -> None:
+        self._scope, self._receive = scope, receive
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.notes: dict[str, Any] = {}
+        self.unread = self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
+
+    @property
+    def method(self) -> str:
+        """In capitals."""
+        return str(self._scope["method"])
+
+    @property
+    def path(self) -> str:
+        """Decoded, without the query."""
+        return str(self._scope["path"])
+
+    @property
+    def client(self) -> str | None:
+        """Address of the client."""
+        client = self._scope.get("client")
+        return client[0] if client else None
+
+    def header(self, name: bytes) -> str:
+        """Return a header's value; empty without one."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    def query(self, name: str) -> str | None:
+        """Return the last value of a parameter after the question mark."""
+        values = parse_qs(self._scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True).get(name)
+        return values[-1] if values else None
+
+    async def receive(self) -> dict[str, Any]:
+        """Return ASGI's next message."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.unread = False
+        return message

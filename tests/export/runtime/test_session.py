@@ -1,0 +1,318 @@
+"""Sessions: what they answer, what they refuse, and that many may ask at once."""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+
+from ensemble.lockfile import Committee
+from export.graph.save import save, stamp
+from export.metadata import About, metadata_props
+from export.runtime import Answer, Session, open_session
+from export.runtime import session as module
+from export.runtime.providers import DEVICES
+from tests.export.conftest import EXACT, table_of, torch_says
+from zoo.data import Split
+from zoo.errors import CorruptError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from tests.export.conftest import Workshop
+
+
+def test_what_it_knows_of_the_graph(workshop: "Workshop", plain: Path) -> None:
+    session = open_session(plain, device="cpu")
+    assert isinstance(session, Session)
+    table = table_of(workshop.committee())
+    assert (session.path, session.lockfile) == (plain, table)
+    assert (session.classes, session.members) == (tuple(table["classes"]), ("tiny-a", "tiny-b"))
+    assert (session.input_size, session.precision, session.has_members) == ((32, 32), "fp32", True)
+    assert session.provider == "CPUExecutionProvider"
+    assert session.sha256 == hashlib.sha256(plain.read_bytes()).hexdigest()
+    assert open_session(str(plain), device="cpu").path == plain
+
+
+def test_what_it_answers(workshop: "Workshop", plain: Path, seen: Split) -> None:
+    session = Session(plain, device="cpu")
+    probs, own, _ = torch_says(workshop.committee(), seen.images)
+    said = session.answer(seen.images)
+    assert isinstance(said, Answer)
+    assert said.stage is None
+    np.testing.assert_allclose(said.probs, probs, atol=EXACT)
+    np.testing.assert_allclose(said.member_probs, own, atol=EXACT)
+    np.testing.assert_array_equal(session.run(seen.images), said.probs)
+    assert (said.probs.dtype, said.probs.shape) == (np.float32, (60, 10))
+
+
+def test_without_members(workshop: "Workshop", one: Committee, seen: Split) -> None:
+    session = Session(workshop.graph(one), device="cpu")
+    assert not session.has_members
+    said = session.answer(seen.images)
+    assert said.member_probs is None
+    np.testing.assert_allclose(said.probs, torch_says(one, seen.images)[0], atol=EXACT)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_batches_of_any_size(plain: Path, seen: Split, batch: int) -> None:
+    session = Session(plain, device="cpu")
+    said = session.answer(seen.images[:batch])
+    assert said.member_probs is not None
+    assert (said.probs.shape, said.member_probs.shape) == ((batch, 10), (batch, 2, 10))
+    assert said.probs.dtype == said.member_probs.dtype == np.float32
+    np.testing.assert_allclose(said.probs, session.run(seen.images)[:batch], atol=EXACT)
+
+
+def test_pixels_may_lie_in_memory_in_any_way(plain: Path, seen: Split) -> None:
+    session = Session(plain, device="cpu")
+    wanted = session.run(seen.images)
+    np.testing.assert_array_equal(session.run(np.asfortranarray(seen.images)), wanted)
+    np.testing.assert_allclose(session.run(seen.images[::-2]), wanted[::-2], atol=EXACT)
+    kept = seen.images.copy()
+    kept.setflags(write=False)
+    np.testing.assert_array_equal(session.run(kept), wanted)
+
+
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (np.zeros((2, 32, 32, 3), np.float32), "float32 [2, 32, 32, 3]"),
+        (np.zeros((2, 32, 32, 3), np.int64), "int64 [2, 32, 32, 3]"),
+        (np.zeros((2, 3, 32, 32), np.uint8), "uint8 [2, 3, 32, 32]"),
+        (np.zeros((2, 16, 16, 3), np.uint8), "uint8 [2, 16, 16, 3]"),
+        (np.zeros((32, 32, 3), np.uint8), "uint8 [32, 32, 3]"),
+        (np.zeros((2, 32, 32, 4), np.uint8), "uint8 [2, 32, 32, 4]"),
+        (np.zeros((), np.uint8), "uint8 []"),
+        ([[0]], "list"),
+        (None, "NoneType"),
+    ],
+)
+def test_other_images_are_refused(plain: Path, images: Any, got: str) -> None:  # noqa: ANN401
+    session = Session(plain, device="cpu")
+    for call in (session.run, session.answer):
+        with pytest.raises(UsageError) as no:
+            call(images)
+        assert str(no.value) == f"images are {got}: give a uint8 array [N, 32, 32, 3]"
+
+
+def test_many_threads_get_the_same_answers(plain: Path, seen: Split) -> None:
+    session = Session(plain, device="cpu", threads=2)
+    parts = [seen.images[start : start + 1 + start % 7] for start in range(40)]
+    wanted = [session.answer(part) for part in parts]
+    together = threading.Barrier(8)
+
+    def ask(_: int) -> list[Answer]:
+        together.wait()
+        return [session.answer(part) for part in parts]
+
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(ask, range(8)):
+            for one, other in zip(found, wanted, strict=True):
+                np.testing.assert_array_equal(one.probs, other.probs)
+                np.testing.assert_array_equal(one.member_probs, other.member_probs)
+
+
+def test_warm_up_runs_batches_of_these_sizes(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, sizes = Session(plain, device="cpu"), list[int]()
+    monkeypatch.setattr(session, "run", lambda images: sizes.append(len(images)))
+    session.warm_up((1, 8))
+    session.warm_up()
+    assert sizes == [1, 8, 1, 64]
+
+
+def test_threads_and_spinning_are_passed_on(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen_options: list[Any] = []
+    real = module.onnxruntime.InferenceSession
+
+    def spy(path: str, options: Any, **more: Any) -> Any:  # noqa: ANN401
+        seen_options.append(
+            (options.intra_op_num_threads, options.get_session_config_entry("session.intra_op.allow_spinning"))
+        )
+        return real(path, options, **more)
+
+    monkeypatch.setattr(module.onnxruntime, "InferenceSession", spy)
+    Session(plain, device="cpu", threads=3, spin=False)
+    Session(plain, device="cpu", threads=1)
+    assert seen_options == [(3, "0"), (1, "1")]
+    with pytest.raises(UsageError, match="^threads 0: give a number from 1$"):
+        Session(plain, device="cpu", threads=0)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "m.onnx", tmp_path / "folder" / "m.onnx"):
+        with pytest.raises(NotFoundError, match=r"m\.onnx' is not a file: give a graph that `ensemble export` wrote$"):
+            open_session(path, device="cpu")
+
+
+@pytest.mark.parametrize("content", [b"\x08", b"not a graph at all", b"\xff" * 99, b"PK\x03\x04"])
+def test_a_file_that_is_no_graph(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(CorruptError, match=r"m\.onnx (is not an ONNX graph|was not exported by)"):
+        Session(tmp_path / "m.onnx", device="cpu")
+
+
+def test_a_graph_that_is_not_ours(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").touch()
+    model = onnx.load(plain)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    for name in ("empty.onnx", "bare.onnx"):
+        with pytest.raises(CorruptError, match=rf"{name} was not exported by `ensemble export`"):
+            Session(tmp_path / name, device="cpu")
+
+
+def test_a_graph_cut_short(plain: Path, tmp_path: Path) -> None:
+    content = plain.read_bytes()
+    for keep in (0.3, 0.9, 0.999):
+        (tmp_path / "m.onnx").write_bytes(content[: int(keep * len(content))])
+        with pytest.raises(CorruptError):
+            Session(tmp_path / "m.onnx", device="cpu")
+
+
+def rename_input(model: onnx.ModelProto) -> None:
+    model.graph.input[0].name = model.graph.node[0].input[0] = "pixels"
+
+
+def rename_output(model: onnx.ModelProto) -> None:
+    last = next(node for node in model.graph.node if node.output[0] == "probs")
+    model.graph.output[0].name = last.output[0] = "classes"
+
+
+def unknown_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[3].op_type = "Wonder"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (rename_input, "does not take `images` and give `probs`"),
+        (rename_output, "does not take `images` and give `probs`"),
+        (unknown_operator, "cannot be run by ONNX Runtime: "),
+    ],
+)
+def test_a_graph_that_does_something_else(
+    workshop: "Workshop", one: Committee, tmp_path: Path, change: Callable[[onnx.ModelProto], None], text: str
+) -> None:
+    model = workshop.model(one)
+    change(model)
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(CorruptError) as no:
+        Session(tmp_path / "m.onnx", device="cpu")
+    assert str(no.value).startswith(f"{tmp_path / 'm.onnx'} {text}")
+    assert "\n" not in str(no.value)
+
+
+@pytest.fixture
+def apart(workshop: "Workshop", one: Committee, tmp_path: Path) -> tuple[onnx.ModelProto, Path]:
+    """A graph whose weights are beside it."""
+    model, path = workshop.model(one), tmp_path / "m.onnx"
+    save(model, path, external_from=1000)
+    stamp(model, path, metadata_props(About(table_of(one), "fp32", 18)))
+    return model, path
+
+
+def test_weights_beside_the_graph_count_in_its_digest(apart: tuple[onnx.ModelProto, Path]) -> None:
+    _, path = apart
+    first = Session(path, device="cpu").sha256
+    data = path.with_name("m.onnx.data")
+    parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, data)]
+    assert first == hashlib.sha256("".join(parts).encode()).hexdigest()
+    content = bytearray(data.read_bytes())
+    content[8] ^= 1
+    data.write_bytes(content)
+    assert Session(path, device="cpu").sha256 != first
+
+
+def locate(tensor: onnx.TensorProto, location: str) -> None:
+    for entry in tensor.external_data:
+        if entry.key == "location":
+            entry.value = location
+
+
+@pytest.mark.parametrize("location", ["../x.data", "/etc/passwd", "a/x.data", "..", ".", "", "a\\x.data", "c\n"])
+def test_weights_elsewhere_are_refused(apart: tuple[onnx.ModelProto, Path], location: str) -> None:
+    model, path = apart
+    (path.parent / "a").mkdir()
+    for place in (path.parent.parent / "x.data", path.parent / "a" / "x.data"):
+        place.write_bytes(path.with_name("m.onnx.data").read_bytes())
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+    locate(tensor, location)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CorruptError) as no:
+        Session(path, device="cpu")
+    assert str(no.value) == f"{path} would read its weights from {location!r}, which is not a file beside it"
+
+
+def test_and_wherever_in_a_graph_they_are(apart: tuple[onnx.ModelProto, Path]) -> None:
+    model, path = apart
+    hidden = onnx.TensorProto(name="hidden", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    hidden.data_location = onnx.TensorProto.EXTERNAL
+    hidden.external_data.add(key="location", value="../secret")
+    inner = onnx.helper.make_node("Constant", [], ["k"], value=hidden)
+    value = onnx.helper.make_tensor_value_info("k", onnx.TensorProto.FLOAT, [1])
+    branch = onnx.helper.make_graph([inner], "branch", [], [value])
+    model.graph.node.append(onnx.helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CorruptError, match=r"would read its weights from '\.\./secret'"):
+        Session(path, device="cpu")
+
+
+def test_weights_that_stayed_behind(apart: tuple[onnx.ModelProto, Path]) -> None:
+    _, path = apart
+    path.with_name("m.onnx.data").unlink()
+    with pytest.raises(CorruptError, match=r"has its weights in 'm\.onnx\.data', which is not there: move the two"):
+        Session(path, device="cpu")
+
+
+def test_another_provider_than_asked_for(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = module.placement
+
+    def place(_device: str | None, **more: Any) -> Any:  # noqa: ANN401
+        """Ask for a GPU that ONNX Runtime then does without, as it does when CUDA's libraries are missing."""
+        cpu = real("cpu", **more)
+        return module.Placement("cuda", (("CUDAExecutionProvider", {}),), cpu.config)
+
+    monkeypatch.setattr(module, "placement", place)
+    monkeypatch.setattr(module.onnxruntime, "preload_dlls", lambda: None)
+    real_session = module.onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        module.onnxruntime,
+        "InferenceSession",
+        lambda path, options, **_: real_session(path, options, providers=["CPUExecutionProvider"]),
+    )
+    with pytest.raises(UsageError) as no:
+        Session(plain, device="cuda")
+    assert str(no.value) == (
+        f"{plain} would run on CPUExecutionProvider instead of cuda: `ensemble doctor` says what is wrong; "
+        "device cpu, or allow_cpu, runs the graph on the CPU"
+    )
+    with caplog.at_level(logging.WARNING):
+        assert Session(plain, device="cuda", allow_cpu=True).provider == "CPUExecutionProvider"
+    assert caplog.messages == [f"{plain} runs on CPUExecutionProvider instead of cuda"]
+
+
+def test_a_stage_graph_alone_is_refused(workshop: "Workshop") -> None:
+    folder = workshop.graph(workshop.cascade())
+    with pytest.raises(UsageError, match=r"stage2\.onnx is stage 2 of a cascade: give its folder$"):
+        open_session(folder / "stage2.onnx", device="cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_on_a_gpu(workshop: "Workshop", plain: Path, seen: Split, device: str) -> None:
+    if DEVICES[device] not in module.onnxruntime.get_available_providers():
+        pytest.skip(f"the installed ONNX Runtime has no {DEVICES[device]}")
+    session = Session(plain, device=device)
+    probs, own, _ = torch_says(workshop.committee(), seen.images)
+    for batch in (0, 1, 3, 48, 60):
+        said = session.answer(seen.images[:batch])
+        np.testing.assert_allclose(said.probs, probs[:batch], atol=1e-4)
+        np.testing.assert_allclose(said.member_probs, own[:batch], atol=1e-4)
+    session.warm_up((1, 64))

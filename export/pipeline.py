@@ -25,6 +25,7 @@ from export.parity import LIMITS, Expected, Limits, Parity, compare, expected_an
 from export.quantize import Calibration, quantize
 from export.runtime.cascade import stage_files
 from export.runtime.open import open_session
+from export.runtime.providers import device_of
 from zoo.data import Split
 from zoo.errors import DataError, UsageError
 from zoo.files import new_folder, storage_errors
@@ -150,6 +151,12 @@ def export(order: Order, path: Path) -> Exported:
         raise UsageError("int8 needs training images to calibrate on")
     cascade = bool(order.committee.cascade)
     check_target(path, cascade=cascade)
+    gate = order.gate
+    if gate is not None:
+        if not gate.allow_cpu:
+            device_of(gate.device)
+        if tuple(order.lockfile["classes"]) != gate.split.classes:
+            raise DataError(f"the ensemble tells other classes apart than the {gate.name} split of {gate.dataset} has")
     with _place(path, folder=cascade) as work:
         graphs: list[tuple[onnx.ModelProto, Path, About]] = []
         calibrations: list[Calibration] = []
@@ -172,7 +179,7 @@ def export(order: Order, path: Path) -> Exported:
             stamp(model, work / name, metadata_props(about))
             _check(work / name)
             graphs.append((model, work / name, about))
-        parity = None if order.gate is None else _gate(order, order.gate, work if cascade else work / path.name)
+        parity = None if gate is None else _gate(order, gate, work if cascade else work / path.name)
         for model, file, about in graphs:
             known = About(**{**vars(about), "parity": parity.to_dict() if parity else None})
             stamp(model, file, metadata_props(known))
@@ -220,8 +227,6 @@ def _check(path: Path) -> None:
 def _gate(order: Order, gate: Measured, path: Path) -> Parity:
     """Return how a graph compares with PyTorch; `GateError` if that is not well enough."""
     session = open_session(path, device=gate.device, allow_cpu=gate.allow_cpu)
-    if tuple(order.lockfile["classes"]) != gate.split.classes:
-        raise DataError(f"the ensemble tells other classes apart than the {gate.name} split of {gate.dataset} has")
     order.tell(f"running PyTorch and the graph over the {gate.name} split")
     model = Ensemble(order.committee)
     expected: Expected = expected_answer(

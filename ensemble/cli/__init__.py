@@ -20,6 +20,7 @@ __all__ = ["group", "main"]
         "export": ("ensemble.cli.export", "One ONNX graph, held to what PyTorch answers."),
         "bench": ("ensemble.cli.bench", "How fast an exported graph is, beside PyTorch."),
         "doctor": ("ensemble.cli.doctor", "Can this machine run graphs, and what is wrong?"),
+        "serve": ("ensemble.cli.serve", "An exported graph behind HTTP: tritonclient, curl, and a page."),
         "report": ("ensemble.cli.report", "One page: accuracy against latency, and the mistakes."),
         "predict": ("ensemble.cli.predict", "Classify picture files."),
     },

@@ -124,6 +124,7 @@ def command(
     from export.serve.cluster import connected, import_ray, share
 
     import_ray(address)
+    from export.runtime.providers import threads_of
     from export.serve.app import token_digest
     from export.serve.foreground import Signals, Stopped, own_streams
     from export.serve.limits import MEBIBYTE, Limits
@@ -133,7 +134,7 @@ def command(
     from export.serve.served import How
     from export.serve.server import serving
 
-    how = How(device=device, allow_cpu=allow_cpu, threads=threads, warm=tuple(sorted({1, max_batch})))
+    how = How(device=device, allow_cpu=allow_cpu, threads=threads, largest=max_batch)
     limits = Limits(
         max_batch=max_batch,
         max_delay=max_delay_ms / 1000,
@@ -144,7 +145,7 @@ def command(
         read_timeout=read_timeout,
         max_connections=max(1024, 4 * max_queue),
     )
-    cpus = max(len(os.sched_getaffinity(0)), (threads or 1) * replicas[1])
+    cpus = max(threads_of(None), (threads or 1) * replicas[1])
     with (
         reserve(host, port) as held,
         Signals() as signals,

@@ -20,6 +20,7 @@ __all__ = [
     "TENSORRT",
     "WHAT_TO_DO",
     "Placement",
+    "device_of",
     "gpu_count",
     "placement",
     "threads_of",
@@ -57,6 +58,21 @@ class Placement:
         return self.providers[0][0]
 
 
+def device_of(device: str | None, *, index: int = 0, allow_cpu: bool = False) -> str:
+    """Return the device that graphs run on, a key of `DEVICES`; arguments and errors are those of `placement`."""
+    if device is None:
+        device = "cuda" if gpu_count() else "cpu"
+    if device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}; there are {', '.join(DEVICES)}")
+    lacks = _lacks(device, index)
+    if lacks and (device == "cpu" or not allow_cpu):
+        raise UsageError(f"device {device!r}: {lacks}: {WHAT_TO_DO}")
+    if lacks:
+        _log.warning("%s: running on the CPU instead of %s", lacks, device)
+        return "cpu"
+    return device
+
+
 def placement(
     device: str | None, *, precision: str, cache: Path, image: tuple[int, int], index: int = 0, allow_cpu: bool = False
 ) -> Placement:
@@ -71,18 +87,9 @@ def placement(
         allow_cpu: whether nodes that the provider cannot run may run on the CPU.
 
     Raises:
-        UsageError: there is no such device, or the installed ONNX Runtime was built without it.
+        UsageError: there is no such device, or not on this machine and with the installed ONNX Runtime.
     """
-    if device is None:
-        device = "cuda" if gpu_count() else "cpu"
-    if device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}; there are {', '.join(DEVICES)}")
-    lacks = _lacks(device, index)
-    if lacks and (device == "cpu" or not allow_cpu):
-        raise UsageError(f"device {device!r}: {lacks}: {WHAT_TO_DO}")
-    if lacks:
-        _log.warning("%s: running on the CPU instead of %s", lacks, device)
-        device = "cpu"
+    device = device_of(device, index=index, allow_cpu=allow_cpu)
     config = {
         "session.set_denormal_as_zero": "1",  # sums that underflow would take a CPU a hundred times as long
         "mlas.enable_gemm_fastmath_arm64_bfloat16": "1",  # the CPUs of other makers do not know it

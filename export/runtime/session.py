@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from google.protobuf.message import Message
 
 from export.metadata import About, read_metadata
 from export.runtime.answer import Answer, Floats, check_images
@@ -162,14 +161,14 @@ def _look(path: Path) -> tuple[About, tuple[int, int]]:
     return about, (height, width)
 
 
-def _locations(message: Message) -> set[str]:
+def _locations(message: Any) -> set[str]:  # noqa: ANN401  # any part of a graph, which are classes without types
     """Return the files that a graph reads its weights from, wherever in it a weight may be."""
     found = set()
     if isinstance(message, onnx.TensorProto):
         return {entry.value for entry in message.external_data if entry.key == "location"}
     for field, value in message.ListFields():
         if field.message_type is not None:
-            for part in [value] if isinstance(value, Message) else value:
+            for part in [value] if hasattr(value, "ListFields") else value:
                 found |= _locations(part)
     return found
 

@@ -66,7 +66,7 @@ class App:
             _log.exception("a request failed")
             reply = _refusal(500, "the server failed to answer this request", [])
         try:
-            await _send(reply, request, send)
+            await _send(reply, request, send, last=self._endpoints.draining)
         finally:
             self._count(endpoint.name, request, reply.status, began)
 
@@ -104,15 +104,15 @@ def _refusal(status: int, sentence: str, headers: list[tuple[bytes, bytes]]) -> 
     return Reply(json.dumps({"error": sentence}, ensure_ascii=False).encode(), status=status, headers=tuple(headers))
 
 
-async def _send(reply: Reply, request: Request, send: Send) -> None:
-    """Send a reply; if the client is still sending, end the connection after it."""
+async def _send(reply: Reply, request: Request, send: Send, *, last: bool) -> None:
+    """Send a reply; if it is the connection's last, or the client is still sending, end the connection after it."""
     body, headers = reply.body, [*_ALWAYS, *reply.headers, (b"content-type", reply.content_type.encode())]
     if len(body) >= _WORTH_PACKING and (encoding := accepted_encoding(request.header(b"accept-encoding"))):
         body = pack(body, encoding)
         headers += [(b"content-encoding", encoding.encode()), (b"vary", b"Accept-Encoding")]
     headers.append((b"content-length", str(len(body)).encode()))
     unread = request.unread
-    if unread:
+    if unread or last:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": unread})

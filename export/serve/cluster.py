@@ -108,14 +108,12 @@ def import_ray(address: str | None = None) -> Any:  # noqa: ANN401  # the module
         for name, value in _ALONE.items():
             os.environ.setdefault(name, value)
     try:
-        ray = importlib.import_module("ray")
-        importlib.import_module("ray.serve")
-        for needed in ("prometheus_client", "uvicorn", "httptools"):
+        for needed in ("prometheus_client", "httptools", "uvicorn", "ray", "ray.serve"):
             importlib.import_module(needed)
     except ImportError as error:
         raise MenagerieError(f"`ensemble serve` needs {error.name}: pip install 'menagerie[cluster]'") from error
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    return ray
+    return importlib.import_module("ray")
 
 
 @contextmanager
@@ -192,6 +190,10 @@ def link_to(board: Any) -> Link:  # noqa: ANN401  # Ray's handle
             found: object = ray.get(getattr(board, method).remote(*arguments), timeout=_ANSWER)
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, ray.exceptions.RaySystemError) as error:
             raise Lost from error
+        except Exception as error:
+            if ray.is_initialized():
+                raise
+            raise Lost from error  # Ray was shut down meanwhile
         return found
 
     return call

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from export.runtime import Answer, CascadeSession, Session, open_session
+from export.runtime.bound import bucket
+from export.runtime.providers import CPU
 from export.serve.interface import Interface, interface_of
 from zoo.errors import DataError
 
@@ -23,14 +25,14 @@ class How:
         allow_cpu: likewise.
         threads: likewise.
         spin: likewise.
-        warm: sizes of batches that run before anybody waits for them.
+        largest: batch; the sizes up to it that need it run once before anybody waits for them.
     """
 
     device: str | None = None
     allow_cpu: bool = False
     threads: int | None = None
     spin: bool = False
-    warm: tuple[int, ...] = (1, 64)
+    largest: int = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,9 @@ def load(path: Path, how: How) -> Loaded:
     session = open_session(path, device=how.device, allow_cpu=how.allow_cpu, threads=how.threads, spin=how.spin)
     one = np.zeros((1, *session.input_size, 3), np.uint8)
     interface = interface_of(session, session.answer(one))
-    session.warm_up(how.warm)
+    # A GPU prepares each size that batches are padded to at its first run; a CPU only has memory to find.
+    sizes = {1, how.largest} if session.provider == CPU else {bucket(size) for size in range(1, how.largest + 1)}
+    session.warm_up(sorted(sizes))
     return Loaded(session, interface)
 
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 import torch
@@ -38,7 +40,12 @@ EXACT = 1e-5
 
 
 def write_network(
-    folder: Path, name: str, arch: str, seed: int = 0, classes: tuple[str, ...] = CLASSES, **arguments: Any
+    folder: Path,
+    name: str,
+    arch: str,
+    seed: int = 0,
+    classes: tuple[str, ...] = CLASSES,
+    **arguments: Any,  # noqa: ANN401
 ) -> Entry:
     """File an untrained network that tells `pictures` apart, with BatchNorms that cannot stand in for one another."""
     torch.manual_seed(seed)
@@ -73,7 +80,7 @@ def table_of(committee: Committee) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def torch_says(committee: Committee, images: Any) -> tuple[Floats, Floats, Any]:
+def torch_says(committee: Committee, images: npt.NDArray[np.uint8]) -> tuple[Floats, Floats, npt.NDArray[np.intp]]:
     """Return PyTorch's merged probabilities `[N, C]`, members' own `[N, M, C]` and top classes `[N]`."""
     said = Ensemble(committee).verdict(torch.from_numpy(images))
     return said.probs.numpy(), said.member_probs.transpose(0, 1).numpy(), said.top.numpy()
@@ -89,6 +96,26 @@ def metadata(path: Path) -> dict[str, Any]:
     """Return what an exported graph says of itself."""
     props = {prop.key: prop.value for prop in onnx.load(path, load_external_data=False).metadata_props}
     return {key: json.loads(value) for key, value in props.items()}
+
+
+_TRACED: dict[str, bytes] = {}
+"""Graphs of networks nobody has tampered with."""
+
+
+def remember(known: dict[str, bytes]) -> Callable[..., onnx.ModelProto]:
+    """Return `trace` for tests: it takes seconds, so what is known is not traced again.
+
+    Networks are known by their names, not by their weights.
+    """
+
+    def traced(module: Any, image: Any, outputs: Any, members: Any, opset: int) -> onnx.ModelProto:  # noqa: ANN401
+        committee = module.committee
+        key = repr((members, outputs, opset, committee, committee.temperatures, committee.weights, vars(module)))
+        if key not in known:
+            known[key] = trace(module, image, outputs, members, opset).SerializeToString()
+        return onnx.load_model_from_string(known[key])
+
+    return traced
 
 
 @dataclass(frozen=True)
@@ -108,7 +135,7 @@ class Workshop:
         self, members: str = "ab", views: str = "flip", merge: Merge = "probs", temperature: float = 0.7
     ) -> Committee:
         """Return a committee whose members have weights and temperatures of their own."""
-        table = {"a": (2.0, 0.5), "b": (0.5, 0.3), "c": (1.5, 0.4), "d": (1.0, 1.0)}
+        table = {"a": (2.0, 0.5), "b": (0.5, 0.3), "c": (1.5, 0.4), "d": (2.0, 1.0)}
         chosen = [Member(f"tiny-{m}", self.entry(f"tiny-{m}"), *table[m]) for m in members]
         return Committee(tuple(chosen), views, merge, temperature)
 
@@ -127,17 +154,18 @@ class Workshop:
             staged.append(Stage(names, "none", temperature, float(sure[widest] + sure[widest + 1]) / 2))
         return replace(plain, cascade=(*staged, last))
 
-    def graph(self, committee: Committee, **order: Any) -> Path:
+    def graph(self, committee: Committee, **order: Any) -> Path:  # noqa: ANN401
         """Return the graph of a committee, or the folder of its stage graphs; no gate, and exported but once."""
         text = lockfile_text(committee, fitted_on=None, metrics={}) + repr(sorted(order.items(), key=str))
         known = self.folder / "graphs" / f"{abs(hash(text)):x}"
         path = known / ("cascade" if committee.cascade else "model.onnx")
         if not path.exists():
             known.mkdir(parents=True, exist_ok=True)
-            export(order_of(committee, **order), path)
+            with patch.object(pipeline, "trace", remember(_TRACED)):
+                export(order_of(committee, **order), path)
         return path
 
-    def model(self, committee: Committee, **order: Any) -> onnx.ModelProto:
+    def model(self, committee: Committee, **order: Any) -> onnx.ModelProto:  # noqa: ANN401
         """Return the same as it is in the file."""
         return onnx.load(self.graph(committee, **order))
 
@@ -161,16 +189,6 @@ def plain(workshop: Workshop) -> Path:
 
 
 @pytest.fixture
-def network(tmp_path: Path) -> Callable[..., Entry]:
-    """A function that files a network of any architecture: `network(name, arch, seed, depth=8)`."""
-
-    def make(name: str, arch: str, seed: int = 0, **arguments: Any) -> Entry:
-        return write_network(tmp_path / "networks", name, arch, seed, **arguments)
-
-    return make
-
-
-@pytest.fixture
 def one(workshop: Workshop) -> Committee:
     """One member under one view, which is quick to trace."""
     return workshop.committee("d", "none", "probs", 1.0)
@@ -187,14 +205,4 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let exports take the graph of what has been traced before, by whichever test."""
-
-    def memo(module: Any, image: Any, outputs: Any, members: Any, opset: int) -> onnx.ModelProto:  # noqa: ANN401
-        key = repr((members, outputs, opset, module.committee, module.committee.temperatures, vars(module)))
-        if key not in _TRACED:
-            _TRACED[key] = trace(module, image, outputs, members, opset).SerializeToString()
-        return onnx.load_model_from_string(_TRACED[key])
-
-    monkeypatch.setattr(pipeline, "trace", memo)
-
-
-_TRACED: dict[str, bytes] = {}
+    monkeypatch.setattr(pipeline, "trace", remember(_TRACED))

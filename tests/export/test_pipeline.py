@@ -30,11 +30,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_what_is_written_and_stored(workshop: "Workshop", seen: Split, place: Path) -> None:
-    committee = workshop.committee("ab", "flip", "logits", 1.3)
+    committee = workshop.committee()
     told: list[str] = []
     done: list[int] = []
-    made = export(order_of(committee, seen, tell=told.append, progress=done.append), place / "m.onnx")
+    made = export(
+        order_of(committee, seen, member_probs=True, tell=told.append, progress=done.append), place / "m.onnx"
+    )
     assert list(place.iterdir()) == [place / "m.onnx"] == [made.path]
     assert made == Exported(made.path, (made.path,), made.path.stat().st_size, 18, made.parity, ())
     assert made.parity is not None
@@ -180,7 +183,7 @@ def test_a_graph_that_onnx_does_not_accept(one: Committee, place: Path, monkeypa
         model.graph.node[3].input[0] = "nothing"
 
     monkeypatch.setattr(pipeline, "fusible_gelu", spoil)
-    with pytest.raises(DataError, match="^the exported graph is not sound: ") as no:
+    with pytest.raises(DataError, match=r"^the exported graph is not sound: ") as no:
         export(order_of(one), place / "m.onnx")
     assert "\n" not in str(no.value)
     assert list(place.iterdir()) == []
@@ -191,7 +194,7 @@ def test_a_folder_that_takes_no_files(one: Committee, place: Path, monkeypatch: 
     def full(*_args: object, **_more: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipeline.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(StorageError, match=r"^cannot write .*m\.onnx: No space left on device$"):
         export(order_of(one), place / "m.onnx")
     assert list(place.iterdir()) == []

@@ -23,7 +23,7 @@ from zoo.errors import DataError
 if TYPE_CHECKING:
     from tests.export.conftest import Workshop
 
-CALIBRATION = pictures(48, seed=3)
+CALIBRATION = pictures(32, seed=3)
 LAYERS = 2 * 7
 LOOSE = 1.0
 
@@ -68,7 +68,7 @@ def test_weights_are_int8_with_a_scale_a_channel(
     assert len(layers) == LAYERS
     originals = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
     for name, (weight, scale, axis) in layers.items():
-        assert (weight.dtype, axis, scale.shape) == (np.int8, 0, (len(weight),))
+        assert (str(weight.dtype), axis, scale.shape) == ("int8", 0, (len(weight),))
         original = originals[convolutions[name]]
         np.testing.assert_allclose(weight * scale[:, None, None, None], original, atol=0.51 * scale.max())
         np.testing.assert_allclose(np.abs(original).max((1, 2, 3)) / 127, scale, rtol=0.02)
@@ -99,11 +99,11 @@ def test_what_it_says_and_what_is_said_of_it(whole: onnx.ModelProto, made: tuple
     apart = [scipy.stats.entropy(wanted[:, m], found[:, m], axis=-1).mean() for m in range(2)]
     assert about.divergence == pytest.approx(max(apart), rel=1e-3)
     assert 0 < about.divergence < 0.1
-    assert (about.images, about.fingerprint) == (48, CALIBRATION.fingerprint)
+    assert (about.images, about.fingerprint) == (32, CALIBRATION.fingerprint)
     assert (about.left_out, about.quantized) == ((), LAYERS)
     assert about.percentile in {99.99, 99.999, 100.0}
     assert about.to_dict() == {
-        "images": 48,
+        "images": 32,
         "fingerprint": CALIBRATION.fingerprint,
         "percentile": about.percentile,
         "left_out": [],
@@ -116,7 +116,7 @@ def test_the_order_of_the_images_changes_nothing(
     whole: onnx.ModelProto, made: tuple[onnx.ModelProto, Calibration]
 ) -> None:
     other, about = quantize(
-        whole, CALIBRATION.subset(np.random.default_rng(0).permutation(48)), "member_probs", most=LOOSE
+        whole, CALIBRATION.subset(np.random.default_rng(0).permutation(32)), "member_probs", most=LOOSE
     )
     assert about == made[1]
     assert other.SerializeToString(deterministic=True) == made[0].SerializeToString(deterministic=True)
@@ -124,7 +124,7 @@ def test_the_order_of_the_images_changes_nothing(
 
 def test_layers_that_hurt_are_left_out(whole: onnx.ModelProto, made: tuple[onnx.ModelProto, Calibration]) -> None:
     said: list[str] = []
-    most = 0.6 * made[1].divergence
+    most = 0.8 * made[1].divergence
     model, about = quantize(whole, CALIBRATION, "member_probs", most=most, tell=said.append)
     assert about.left_out
     assert len(about.left_out) + about.quantized == LAYERS
@@ -134,7 +134,7 @@ def test_layers_that_hurt_are_left_out(whole: onnx.ModelProto, made: tuple[onnx.
     assert not set(kept) & set(about.left_out)
     saved = multiply_adds(whole)
     assert 2 * sum(saved[name] for name in kept) >= sum(saved.values())
-    assert said[0] == "calibrating 14 layers on 48 images"
+    assert said[0] == "calibrating 14 layers on 32 images"
     assert said[1].startswith("int8 changes probabilities by ")
     (_, wanted), (_, found) = run(whole, CALIBRATION.images), run(model, CALIBRATION.images)
     assert divergence(wanted, found).max() == pytest.approx(about.divergence, rel=1e-3)
@@ -185,7 +185,7 @@ def test_divergence_of_what_is_impossible_is_finite() -> None:
 
 
 def test_stages_of_a_cascade_are_calibrated_by_log_probabilities(workshop: "Workshop", seen: Split) -> None:
-    path = workshop.graph(workshop.cascade(), opset=20)
+    path = workshop.graph(workshop.cascade())
     model = onnx.load(path / "stage1.onnx")
     made, about = quantize(model, CALIBRATION, "log_probs", most=LOOSE)
     assert (about.quantized, about.left_out) == (7, ())

@@ -7,7 +7,7 @@ import numpy as np
 from zoo.data.dataset import Size, load_training
 from zoo.data.mosaic import read_mosaic
 from zoo.data.split import Split
-from zoo.errors import DataError, NotFoundError, UsageError
+from zoo.errors import DataError, UsageError
 
 __all__ = ["SHIPPED_IMAGES", "load_calibration", "sample"]
 
@@ -24,23 +24,18 @@ def load_calibration(
 
     Args:
         dataset: as in `zoo.data.load_training`.
-        folder: with the training images [default: the sample of CIFAR-10 that ships with the package].
+        folder: with the training images [default: of CIFAR-10 the sample that ships, of others as in `load_training`].
         images: how many, from 1.
         size: (H, W) in pixels that they must have, or that a folder of pictures is scaled and cropped to.
 
     Raises:
         UsageError: more images than there are.
-        NotFoundError: the package has none of this dataset; and as `zoo.data.load_training`.
-        DataError: images of another size.
+        DataError: the images that ship are of another size; and, like other errors, as in `zoo.data.load_training`.
     """
     if images < 1:
         raise UsageError(f"{images} calibration images: give a number from 1")
-    if folder is not None:
+    if folder is not None or dataset != "cifar10":
         return sample(load_training(dataset, folder, size=size)[0], images)
-    if dataset != "cifar10":
-        raise NotFoundError(
-            f"no training images of {dataset} ship with this package: give --data DIR to calibrate on some"
-        )
     shipped = read_mosaic(_SHIPPED, "calibration")
     if size not in {None, shipped.images.shape[1:3]}:
         raise DataError("the shipped calibration images are of 32 x 32 pixels: give --data DIR with others")
@@ -60,7 +55,9 @@ def sample(part: Split, images: int) -> Split:
         UsageError: there are not as many.
     """
     if images > len(part):
-        raise UsageError(f"{images:,} calibration images: there are {len(part):,}")
+        raise UsageError(
+            f"{images:,} calibration images: there are {len(part):,}; give fewer, or --data DIR with more of them"
+        )
     rank = np.empty(len(part), np.int64)  # of each image in its class
     for label in range(len(part.classes)):
         rows = part.order[part.labels[part.order] == label]

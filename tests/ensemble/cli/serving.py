@@ -76,7 +76,7 @@ def started(*words: object, environment: dict[str, str] | None = None) -> Iterat
 
     def gather() -> None:
         for line in stderr:
-            notes.append(line.rstrip("\n"))  # noqa: PERF401  # as they come
+            notes.append(line.rstrip("\n"))
 
     reader = threading.Thread(target=gather, daemon=True)
     reader.start()

@@ -1,10 +1,12 @@
 """`ensemble serve` as a process on Ray Serve, asked by Triton's client."""
 
+import asyncio
 import json
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -16,6 +18,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from benchmarks.serving import mix
 from tests.ensemble.cli.serving import PROGRAM, ROOT, Process, family, is_running, started
 from tests.export.serve.conftest import SIZE, Floats, Images, answers, infer_body, some_images, write_graph
 
@@ -47,8 +50,15 @@ def client(server: Process) -> Iterator[triton.InferenceServerClient]:
 
 def test_what_a_ready_server_says_of_itself(server: Process) -> None:
     assert server.ready | {"pid": 0, "port": 0, "url": ""} == {
-        "url": "", "host": "127.0.0.1", "port": 0, "model": "tiny", "replicas": 2, "device": "cpu", "threads": 1, "pid": 0,
-    }  # fmt: skip
+        "url": "",
+        "host": "127.0.0.1",
+        "port": 0,
+        "model": "tiny",
+        "replicas": 2,
+        "device": "cpu",
+        "threads": 1,
+        "pid": 0,
+    }
     assert server.ready["pid"] == server.process.pid
     assert server.ready["url"] == f"http://{server.address}"
 
@@ -130,7 +140,7 @@ def test_many_clients_of_triton_at_once(server: Process) -> None:
 
 def test_metrics_are_of_all_replicas(server: Process) -> None:
     for _ in range(5):
-        with urllib.request.urlopen(f"http://{server.address}/metrics") as answer:  # noqa: S310  # ours
+        with urllib.request.urlopen(f"http://{server.address}/metrics") as answer:  # ours
             text = answer.read().decode()
         assert re.search(r"^ensemble_replicas 2\.0$", text, re.MULTILINE)
         assert re.search(r'^ensemble_model_info{model="tiny",precision="fp32",.*} 2\.0$', text, re.MULTILINE)
@@ -232,7 +242,7 @@ def test_sigterm_answers_what_is_under_way_and_says_so_in_the_log(tmp_path: Path
     body, headers = infer_body(some_images(1))
 
     def ask(address: str) -> None:
-        request = urllib.request.Request(  # noqa: S310  # ours
+        request = urllib.request.Request(  # ours
             f"http://{address}/v2/models/other/infer",
             data=body,
             headers={**headers, "Authorization": "Bearer let-me-in"},
@@ -263,16 +273,28 @@ def wait_for_the_end_of(processes: set[int]) -> None:
         time.sleep(0.1)
 
 
-def test_nothing_stays_behind_a_server_that_is_killed(graph: Path, tmp_path: Path) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    with started(graph, environment={"TMPDIR": str(scratch)}) as found:
+def test_nothing_stays_behind_a_server_that_is_killed(graph: Path) -> None:
+    with (
+        tempfile.TemporaryDirectory() as scratch,  # Ray's sockets have short names only
+        started(graph, environment={"TMPDIR": scratch}) as found,
+    ):
         processes = family(found.process.pid)
         assert len(processes) > 5
         assert found.end(signal.SIGKILL) == -signal.SIGKILL
-        assert list(scratch.iterdir()) != []
+        assert list(Path(scratch).glob("ensemble-serve-*")) != []
         wait_for_the_end_of(processes)
-    assert list(scratch.iterdir()) == []
+        assert list(Path(scratch).glob("ensemble-serve-*")) == []
+
+
+@pytest.mark.slow
+def test_thousands_of_mixed_requests(tmp_path: Path) -> None:
+    path = write_graph(tmp_path / "tiny.onnx", size=(32, 32))
+    with started(path) as found:
+        report = asyncio.run(mix(found.port, "tiny", path, 2000))
+    assert report["wrong"] == 0, report["first_wrong"]
+    assert sum(report["statuses"].values()) == 2000
+    assert sum(count for status, count in report["statuses"].items() if status != "200") > 50
+    assert report["memory_growth"] < 0.05
 
 
 def run(*words: object) -> tuple[int, str, str]:

@@ -12,7 +12,7 @@ from ensemble.merge import Merge
 from export.graph.half import interior, to_half
 from export.runtime import Session
 from tests.export.conftest import torch_says
-from tests.export.graph.test_trace import NETWORKS, of_many_families
+from tests.export.graph.test_trace import FAMILIES, NETWORKS, of_many_families
 from zoo.data import Split
 
 if TYPE_CHECKING:
@@ -34,9 +34,14 @@ def network_of(name: str) -> tuple[str, str]:
     return (member, layer) if layer and member.startswith("tiny") else ("", name)
 
 
-@pytest.mark.parametrize(("views", "how"), [("flip", "probs"), ("flip+shift1", "logits"), ("none", "vote")])
-def test_which_numbers_are_in_half_precision(workshop: "Workshop", views: str, how: Merge) -> None:
-    committee = workshop.committee("ac", views, how, 0.7 if how != "vote" else 1.0)
+@pytest.mark.parametrize(
+    ("members", "views", "how", "temperature"),
+    [("ab", "flip", "probs", 0.7), ("abc", "flip+shift1", "logits", 2.5), ("ad", "none", "vote", 1.0)],
+)
+def test_which_numbers_are_in_half_precision(
+    workshop: "Workshop", members: str, views: str, how: Merge, temperature: float
+) -> None:
+    committee = workshop.committee(members, views, how, temperature)
     model = workshop.model(committee, precision="fp16", member_probs=True)
     kinds = types(model)
     for value in model.graph.output:
@@ -52,27 +57,29 @@ def test_which_numbers_are_in_half_precision(workshop: "Workshop", views: str, h
         elif node.op_type in {"Erf", "MaxPool"}:
             assert read | made == {HALF}, node.name
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    assert len(convolutions) == 2 * 7
-    assert sum(kinds[node.input[1]] == HALF for node in convolutions) == 2 * 6
+    assert len(convolutions) == len(members) * 7
+    assert sum(kinds[node.input[1]] == HALF for node in convolutions) == len(members) * 6
     casts = [node for node in model.graph.node if node.op_type == "Cast"]
     changes = [node.name for node in casts if HALF in {kinds[node.input[0]], kinds[node.output[0]]}]
-    assert len(changes) == 2 * 2, "into and out of each network"
+    assert len(changes) == len(members) * 2, "into and out of each network"
 
 
 def test_the_file_is_smaller(workshop: "Workshop") -> None:
-    committee = workshop.committee("ac", "flip", "probs", 0.7)
+    committee = workshop.committee()
     whole, half = (
-        sum(len(tensor.raw_data) for tensor in workshop.model(committee, precision=precision, **more).graph.initializer)
-        for precision, more in (("fp32", {}), ("fp16", {"member_probs": True}))
+        sum(len(t.raw_data) for t in workshop.model(committee, precision=p, member_probs=True).graph.initializer)
+        for p in ("fp32", "fp16")
     )
     assert half < 0.7 * whole
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if name not in FAMILIES)]
+)
 def test_every_family_answers_nearly_the_same(workshop: "Workshop", seen: Split, name: str) -> None:
-    committee = of_many_families(workshop)
+    committee = of_many_families(workshop, FAMILIES if name in FAMILIES else NETWORKS)
     session = Session(workshop.graph(committee, precision="fp16", member_probs=True), device="cpu")
-    number = list(NETWORKS).index(name)
+    number = [member.name for member in committee.members].index(name)
     found = session.answer(seen.images).member_probs
     assert found is not None
     _, wanted, _ = torch_says(committee, seen.images)

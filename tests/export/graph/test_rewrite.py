@@ -49,7 +49,7 @@ def optimised(model: onnx.ModelProto, path: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
-def pool_after_conv(  # noqa: PLR0913
+def pool_after_conv(
     size: tuple[int, int] = (31, 31),
     *,
     conv: str = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]",

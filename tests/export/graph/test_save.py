@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -14,11 +13,8 @@ from tests.conftest import files_up_to
 from zoo.data import Split
 from zoo.errors import StorageError
 
-if TYPE_CHECKING:
-    from tests.export.conftest import Workshop
 
-
-def test_two_files_that_can_be_moved_together(workshop: "Workshop", seen: Split, plain: Path, tmp_path: Path) -> None:
+def test_two_files_that_can_be_moved_together(seen: Split, plain: Path, tmp_path: Path) -> None:
     model = onnx.load(plain)
     props = {prop.key: prop.value for prop in model.metadata_props}
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
@@ -74,7 +70,7 @@ def test_a_disk_that_refuses(plain: Path, tmp_path: Path) -> None:
         stamp(model, tmp_path / "m.onnx", {"a": "1" * 9000})
 
 
-def test_an_output_goes_with_what_only_it_needs(workshop: "Workshop", seen: Split, plain: Path, tmp_path: Path) -> None:
+def test_an_output_goes_with_what_only_it_needs(seen: Split, plain: Path, tmp_path: Path) -> None:
     model = onnx.load(plain)
     nodes, weights = len(model.graph.node), len(model.graph.initializer)
     drop_output(model, "member_probs")

@@ -54,7 +54,7 @@ def expected(committee: Committee, images: Any) -> tuple[Floats, npt.NDArray[np.
         asked = replace(committee, views=stage.views, cascade=())
         said = Ensemble(asked).member_probs(pixels).transpose(0, 1).numpy()
         rows = np.flatnonzero(exits.stage.numpy() >= number)
-        members = [names.index(name) for name in stage.members]
+        members = np.array([names.index(name) for name in stage.members])
         own[np.ix_(rows, members)] = said[np.ix_(rows, members)]
     return exits.probs.numpy(), exits.stage.numpy(), own
 
@@ -68,25 +68,22 @@ def test_it_answers_as_pytorch_does(workshop: "Workshop", folder: Path, seen: Sp
     assert np.bincount(stage, minlength=3).min() > 5
     np.testing.assert_array_equal(said.stage, stage)
     np.testing.assert_allclose(said.probs, probs, atol=EXACT)
+    assert said.member_probs is not None
     np.testing.assert_allclose(said.member_probs, own, atol=EXACT)
     assert np.isnan(own[stage == 0][:, :2]).all(), "who is not asked says nothing"
     np.testing.assert_array_equal(session.run(seen.images), said.probs)
     assert said.probs.dtype == np.float32
 
 
-@pytest.mark.parametrize("how", ["logits"])
-def test_and_with_another_merge(workshop: "Workshop", seen: Split, tmp_path: Path, how: Any) -> None:  # noqa: ANN401
-    plain = workshop.committee("ab", "flip", how, 0.9)
-    with torch.inference_mode():
-        sure = Ensemble(replace(plain, members=plain.members[:1], views="none"))(torch.from_numpy(seen.images)).amax(1)
-    first = Stage(("tiny-a",), "none", 0.9, float(sure.median()) + 1e-4)
-    committee = replace(plain, cascade=(first, Stage(("tiny-b", "tiny-a"), "flip", 0.9, 0.0)))
-    made = export(order_of(committee, seen), tmp_path / "cascade")
-    assert made.parity is not None
-    assert (made.parity.agreement, made.parity.moved) == (1, 0)
-    stage = CascadeSession(made.path, device="cpu").answer(seen.images).stage
-    assert stage is not None
-    assert set(stage.tolist()) == {0, 1}
+def test_and_with_another_merge(workshop: "Workshop", copied: Path, seen: Split) -> None:
+    """Stages give log-probabilities whatever the merge, which is done with what the lockfile says."""
+    committee = replace(workshop.cascade(), merge="logits")
+    relock(0, lambda table: table.update(merge="logits"))(copied)
+    said = CascadeSession(copied, device="cpu").answer(seen.images)
+    probs, stage, _ = expected(committee, seen.images)
+    assert np.bincount(stage, minlength=3).min() > 3
+    np.testing.assert_array_equal(said.stage, stage)
+    np.testing.assert_allclose(said.probs, probs, atol=EXACT)
 
 
 def test_stages_are_run_on_what_is_left(folder: Path, seen: Split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +121,7 @@ def test_one_at_a_time(folder: Path, seen: Split) -> None:
     session = CascadeSession(folder, device="cpu")
     together = session.answer(seen.images)
     alone = [session.answer(image[None]) for image in seen.images]
-    np.testing.assert_array_equal(np.concatenate([one.stage for one in alone]), together.stage)  # type: ignore[misc]
+    np.testing.assert_array_equal(np.concatenate([one.stage for one in alone]), together.stage)
     np.testing.assert_allclose(np.concatenate([one.probs for one in alone]), together.probs, atol=EXACT)
 
 
@@ -191,7 +188,7 @@ def test_stages_that_do_not_belong_together(copied: Path, change: Callable[[Path
     assert str(no.value) == f"{copied} does not have the stage graphs of one cascade: export it again"
 
 
-def test_stages_of_several_precisions(workshop: "Workshop", copied: Path) -> None:
+def test_stages_of_several_precisions(copied: Path) -> None:
     other = onnx.load(copied / "stage2.onnx")
     for prop in other.metadata_props:
         prop.value = prop.value.replace('"precision": "fp32"', '"precision": "fp16"')
@@ -233,7 +230,7 @@ def test_stages_without_temperatures(copied: Path, seen: Split) -> None:
     assert after.answer(seen.images).probs.shape == (60, 10)
 
 
-def test_folders_without_stages(folder: Path, plain: Path, tmp_path: Path) -> None:
+def test_folders_without_stages(plain: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFoundError, match=r"empty has no stage1\.onnx: give a folder that `ensemble export` wrote$"):
         open_session(tmp_path / "empty", device="cpu")
@@ -246,12 +243,12 @@ def test_folders_without_stages(folder: Path, plain: Path, tmp_path: Path) -> No
 
 
 def test_a_cascade_of_real_networks(tmp_path: Path) -> None:
-    split = load_split("cifar10", "test").subset(slice(300))
+    split = load_split("cifar10", "test").subset(slice(120))
     plain = Committee(tuple(parse_members("fastnet-seed1,fastnet-seed2")), "flip")
-    first = Stage(("fastnet-seed2",), "none", 1.2, 0.8)
+    first = Stage(("fastnet-seed2",), "none", 0.4, 0.95)
     committee = replace(plain, cascade=(first, Stage(("fastnet-seed1", "fastnet-seed2"), "flip", 1.0, 0.0)))
     write_lockfile(tmp_path / "cascade.json", committee, fitted_on=None, metrics={})
-    made = export(order_of(committee, split), tmp_path / "cascade")
+    made = export(order_of(committee), tmp_path / "cascade")
     said = CascadeSession(made.path, device="cpu").answer(split.images)
     loaded = ensemble.load(tmp_path / "cascade.json")
     assert isinstance(loaded, Cascade)

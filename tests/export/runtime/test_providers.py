@@ -1,9 +1,12 @@
 """Which provider a graph gets: the one asked for, or an error that says why not."""
 
+import ctypes
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 
 from export.runtime import providers
@@ -17,7 +20,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
 
     def be(gpus: int, *built: str) -> None:
         monkeypatch.setattr(providers, "gpu_count", lambda: gpus)
-        monkeypatch.setattr(providers.onnxruntime, "get_available_providers", lambda: [*built, CPU])
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*built, CPU])
 
     return be
 
@@ -43,7 +46,7 @@ def test_by_default_it_is_the_gpu_if_there_is_one(machine: Any, tmp_path: Path, 
 
 def test_a_gpu_without_the_wheel_for_it_is_no_cpu_by_default(machine: Any, tmp_path: Path) -> None:  # noqa: ANN401
     machine(1)
-    with pytest.raises(UsageError, match="^device 'cuda': the installed ONNX Runtime has no CUDA"):
+    with pytest.raises(UsageError, match=r"^device 'cuda': the installed ONNX Runtime has no CUDA"):
         place(None, tmp_path)
 
 
@@ -92,7 +95,7 @@ def test_tensorrt(machine: Any, tmp_path: Path, precision: str, fp16: str, int8:
         (2, (TENSORRT, CUDA), "cuda", 2, "the driver finds 2 NVIDIA GPUs here"),
     ],
 )
-def test_what_is_not_there_is_an_error_or_on_request_the_cpu(  # noqa: PLR0917
+def test_what_is_not_there_is_an_error_or_on_request_the_cpu(
     machine: Any,  # noqa: ANN401
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -114,7 +117,7 @@ def test_what_is_not_there_is_an_error_or_on_request_the_cpu(  # noqa: PLR0917
 
 
 def test_an_unknown_device(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="^unknown device 'gpu'; there are cpu, cuda, tensorrt$"):
+    with pytest.raises(UsageError, match=r"^unknown device 'gpu'; there are cpu, cuda, tensorrt$"):
         place("gpu", tmp_path)
     assert list(DEVICES) == ["cpu", "cuda", "tensorrt"]
 
@@ -123,7 +126,7 @@ def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> 
     def missing(_: str) -> None:
         raise OSError("libcuda.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(providers.ctypes, "CDLL", missing)
+    monkeypatch.setattr(ctypes, "CDLL", missing)
     assert gpu_count() == 0
 
 
@@ -143,12 +146,12 @@ class Driver:
 
 @pytest.mark.parametrize(("driver", "gpus"), [(Driver(3), 3), (Driver(3, "init"), 0), (Driver(3, "count"), 0)])
 def test_what_the_driver_says(monkeypatch: pytest.MonkeyPatch, driver: Driver, gpus: int) -> None:
-    monkeypatch.setattr(providers.ctypes, "CDLL", lambda _: driver)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
     assert gpu_count() == gpus
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers.os, "sched_getaffinity", lambda _: {0, 3, 5})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
     assert (threads_of(None), threads_of(7)) == (3, 7)
     for wrong in (0, -1):
         with pytest.raises(UsageError, match=f"^threads {wrong}: give a number from 1$"):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from ensemble.lockfile import Committee
 from export.graph.save import save, stamp
 from export.metadata import About, metadata_props
 from export.runtime import Answer, Session, open_session
-from export.runtime import session as module
-from export.runtime.providers import DEVICES
+from export.runtime.providers import DEVICES, Placement, placement
 from tests.export.conftest import EXACT, table_of, torch_says
 from zoo.data import Split
 from zoo.errors import CorruptError, NotFoundError, UsageError
@@ -45,9 +45,10 @@ def test_what_it_answers(workshop: "Workshop", plain: Path, seen: Split) -> None
     assert isinstance(said, Answer)
     assert said.stage is None
     np.testing.assert_allclose(said.probs, probs, atol=EXACT)
+    assert said.member_probs is not None
     np.testing.assert_allclose(said.member_probs, own, atol=EXACT)
     np.testing.assert_array_equal(session.run(seen.images), said.probs)
-    assert (said.probs.dtype, said.probs.shape) == (np.float32, (60, 10))
+    assert (str(said.probs.dtype), said.probs.shape) == ("float32", (60, 10))
 
 
 def test_without_members(workshop: "Workshop", one: Committee, seen: Split) -> None:
@@ -127,7 +128,7 @@ def test_warm_up_runs_batches_of_these_sizes(plain: Path, monkeypatch: pytest.Mo
 
 def test_threads_and_spinning_are_passed_on(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen_options: list[Any] = []
-    real = module.onnxruntime.InferenceSession
+    real = onnxruntime.InferenceSession
 
     def spy(path: str, options: Any, **more: Any) -> Any:  # noqa: ANN401
         seen_options.append(
@@ -135,11 +136,11 @@ def test_threads_and_spinning_are_passed_on(plain: Path, monkeypatch: pytest.Mon
         )
         return real(path, options, **more)
 
-    monkeypatch.setattr(module.onnxruntime, "InferenceSession", spy)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
     Session(plain, device="cpu", threads=3, spin=False)
     Session(plain, device="cpu", threads=1)
     assert seen_options == [(3, "0"), (1, "1")]
-    with pytest.raises(UsageError, match="^threads 0: give a number from 1$"):
+    with pytest.raises(UsageError, match=r"^threads 0: give a number from 1$"):
         Session(plain, device="cpu", threads=0)
 
 
@@ -272,18 +273,17 @@ def test_weights_that_stayed_behind(apart: tuple[onnx.ModelProto, Path]) -> None
 def test_another_provider_than_asked_for(
     plain: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = module.placement
 
     def place(_device: str | None, **more: Any) -> Any:  # noqa: ANN401
         """Ask for a GPU that ONNX Runtime then does without, as it does when CUDA's libraries are missing."""
-        cpu = real("cpu", **more)
-        return module.Placement("cuda", (("CUDAExecutionProvider", {}),), cpu.config)
+        cpu = placement("cpu", **more)
+        return Placement("cuda", (("CUDAExecutionProvider", {}),), cpu.config)
 
-    monkeypatch.setattr(module, "placement", place)
-    monkeypatch.setattr(module.onnxruntime, "preload_dlls", lambda: None)
-    real_session = module.onnxruntime.InferenceSession
+    monkeypatch.setattr("export.runtime.session.placement", place)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    real_session = onnxruntime.InferenceSession
     monkeypatch.setattr(
-        module.onnxruntime,
+        onnxruntime,
         "InferenceSession",
         lambda path, options, **_: real_session(path, options, providers=["CPUExecutionProvider"]),
     )
@@ -307,12 +307,13 @@ def test_a_stage_graph_alone_is_refused(workshop: "Workshop") -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
 def test_on_a_gpu(workshop: "Workshop", plain: Path, seen: Split, device: str) -> None:
-    if DEVICES[device] not in module.onnxruntime.get_available_providers():
+    if DEVICES[device] not in onnxruntime.get_available_providers():
         pytest.skip(f"the installed ONNX Runtime has no {DEVICES[device]}")
     session = Session(plain, device=device)
     probs, own, _ = torch_says(workshop.committee(), seen.images)
     for batch in (0, 1, 3, 48, 60):
         said = session.answer(seen.images[:batch])
         np.testing.assert_allclose(said.probs, probs[:batch], atol=1e-4)
+        assert said.member_probs is not None
         np.testing.assert_allclose(said.member_probs, own[:batch], atol=1e-4)
     session.warm_up((1, 64))

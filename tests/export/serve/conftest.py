@@ -57,7 +57,7 @@ def answers(images: Images, seed: int = 0, members: int = len(MEMBERS)) -> tuple
     return np.einsum("nmc,m->nc", own, shares).astype(np.float32), own.astype(np.float32)
 
 
-def write_graph(  # noqa: PLR0913
+def write_graph(
     path: Path,
     *,
     seed: int = 0,
@@ -126,7 +126,7 @@ class FakeSession:
     precision: str = "fp32"
     provider: str = "CPUExecutionProvider"
     batches: list[int] = field(default_factory=list)
-    before: Callable[[Images], None] = lambda _images: None
+    before: Callable[[Images], object] = lambda _images: None
 
     @property
     def lockfile(self) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def site(
 ) -> Iterator[Site]:
     """Yield a server in this process."""
     session = session or FakeSession()
-    interface = replace(INTERFACE, members=session.members, classes=session.classes)
+    interface = replace(INTERFACE, members=session.members, classes=session.classes, size=session.input_size)
     endpoints = Endpoints(
         Served(Loaded(session, interface)),  # type: ignore[arg-type]  # it has what is used
         name="tiny",

@@ -49,8 +49,8 @@ async def held(found: Batcher, network: Network) -> "asyncio.Task[Done]":
     """Occupy the lane until `network.go` is set."""
     network.go.clear()
     task = asyncio.create_task(found.submit(some_images(1, seed=99)))
-    while not found.running:
-        await asyncio.sleep(0.001)
+    await asyncio.sleep(0)
+    assert found.running == 1
     return task
 
 
@@ -66,6 +66,7 @@ def test_everybody_gets_their_own_rows(sizes: list[int], lanes: int) -> None:
         for images, one in zip(requests, done, strict=True):
             probs, own = answers(images)
             np.testing.assert_allclose(one.answer.probs, probs, atol=1e-6)
+            assert one.answer.member_probs is not None
             np.testing.assert_allclose(one.answer.member_probs, own, atol=1e-6)
             assert one.answer.stage is not None
             assert (np.diff(one.answer.stage) == 1).all()

@@ -59,7 +59,7 @@ def test_a_full_disk(tmp_path: Path, is_folder: bool) -> None:
     source = folder_of_stages(source) if is_folder else source
     if not is_folder:
         source.write_bytes(bytes(10_000))
-    with files_up_to(5), pytest.raises(StorageError, match="cannot be copied to .*copy"):
+    with files_up_to(5), pytest.raises(StorageError, match=r"cannot be copied to .*copy"):
         copy_model(source, tmp_path / "copy")
 
 

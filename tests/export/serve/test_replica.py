@@ -21,7 +21,7 @@ from export.serve.replica import Lost, Plan, Replica
 from export.serve.served import How
 from tests.export.serve.conftest import answers, infer_body, some_images, write_graph
 
-HOW = How(device="cpu", threads=1, warm=(1,))
+HOW = How(device="cpu", threads=1, largest=2)
 
 
 class Desk:

@@ -10,7 +10,7 @@ from tests.conftest import CLASSES
 from tests.export.serve.conftest import INTERFACE, answers, some_images, write_graph
 from zoo.errors import CorruptError, DataError
 
-HOW = How(device="cpu", threads=1, warm=(1, 3))
+HOW = How(device="cpu", threads=1, largest=3)
 
 
 def test_a_graph_answers_as_the_formula(tmp_path: Path) -> None:
@@ -19,6 +19,7 @@ def test_a_graph_answers_as_the_formula(tmp_path: Path) -> None:
     answer = Served(found).answer(some_images(4))
     probs, own = answers(some_images(4))
     np.testing.assert_allclose(answer.probs, probs, atol=1e-5)
+    assert answer.member_probs is not None
     np.testing.assert_allclose(answer.member_probs, own, atol=1e-5)
 
 

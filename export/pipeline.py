@@ -261,9 +261,11 @@ def _place(path: Path, *, folder: bool) -> Iterator[Path]:
     with made as name:
         yield Path(name)
         with storage_errors(path):
-            path.with_name(f"{path.name}.data").unlink(missing_ok=True)
-            for file in sorted(Path(name).iterdir(), reverse=True):  # the weights first: the graph needs them
+            files = sorted(Path(name).iterdir(), reverse=True)  # the weights first: the graph needs them
+            for file in files:
                 os.replace(file, path.parent / file.name)  # noqa: PTH105
+            if len(files) == 1:  # of the graph that was here before
+                path.with_name(f"{path.name}.data").unlink(missing_ok=True)
 
 
 def _versions() -> dict[str, str]:

@@ -22,7 +22,17 @@ BELOW = {
 SHARED = {
     f"zoo.cli.{name}"
     for name in (
-        *("complete", "device", "dry_run", "exporting", "group", "interrupt", "progress", "training_options", "training_run"),
+        *(
+            "complete",
+            "device",
+            "dry_run",
+            "exporting",
+            "group",
+            "interrupt",
+            "progress",
+            "training_options",
+            "training_run",
+        ),
         "types",
     )
 }

@@ -98,7 +98,8 @@ def placement(
         return Placement(device, ((CPU, {}),), config)
     if not allow_cpu:
         config["session.disable_cpu_ep_fallback"] = "1"
-    providers = [(CUDA, _cuda(index))]
+    # A CUDA graph cannot be recorded of what other providers run parts of.
+    providers = [(CUDA, _cuda(index, graphs=device == "cuda" and not allow_cpu))]
     if device == "tensorrt":
         providers.insert(0, (TENSORRT, _tensorrt(index, precision, cache, image)))
     return Placement(device, tuple(providers), config)
@@ -112,7 +113,7 @@ def _lacks(device: str, index: int) -> str:
     return f"the driver finds {gpu_count()} NVIDIA GPUs here" if device != "cpu" and index >= gpu_count() else ""
 
 
-def _cuda(index: int) -> dict[str, str]:
+def _cuda(index: int, *, graphs: bool) -> dict[str, str]:
     """Return options of the CUDA provider.
 
     https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
@@ -122,7 +123,7 @@ def _cuda(index: int) -> dict[str, str]:
         "prefer_nhwc": "1",  # the layout of tensor cores
         "cudnn_conv_algo_search": "EXHAUSTIVE",
         "cudnn_conv_use_max_workspace": "1",
-        "enable_cuda_graph": "1",
+        "enable_cuda_graph": str(int(graphs)),
         "use_tf32": "0",  # fp32 is fp32, as the gate measured it
         "arena_extend_strategy": "kSameAsRequested",
     }

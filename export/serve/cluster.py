@@ -8,6 +8,7 @@ import importlib
 import logging
 import math
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -133,6 +134,7 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
         if address is None:
             ray.init("local", include_dashboard=False, num_cpus=cpus, **quiet)
         else:
+            _knock(address)
             ray.init(address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         if address is None:
@@ -145,6 +147,13 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` if nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def share(ray: Any, how: How, least: int, most: int) -> tuple[Replicas, How]:  # noqa: ANN401  # the module

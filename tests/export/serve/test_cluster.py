@@ -98,6 +98,13 @@ def test_a_ray_of_ones_own_is_quiet_and_alone(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:nix", "no.such.host.invalid:6379"])
+def test_no_cluster_there(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(cluster, "import_ray", lambda _address: SimpleNamespace(init=None))
+    with pytest.raises(MenagerieError, match=r"no Ray cluster at .*: start one"), cluster.connected(address, 1):
+        pass
+
+
 def test_plans_travel() -> None:
     plan = Plan("m", "127.0.0.1", 80, How(), Limits(), token=b"x")
     assert pickle.loads(pickle.dumps(plan)) == plan  # noqa: S301  # ours

@@ -116,7 +116,7 @@ def test_but_may_lie_where_data_does(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_data_that_is_not_what_it_should_be(tmp_path: Path) -> None:
     folder = write_mosaic(tmp_path / "data", {"train-1": random_split(300, classes=100, size=8)})
-    with pytest.raises(MenagerieError):
+    with pytest.raises(DataError, match="has 100 classes, cifar10 has 10: this is another dataset"):
         load_calibration("cifar10", folder, images=10)
     with pytest.raises(NotFoundError, match="does not exist"):
         load_calibration("cifar10", tmp_path / "nowhere", images=10)

@@ -16,7 +16,8 @@ from ensemble.cascade.stages import steps
 from ensemble.lockfile import Committee
 from ensemble.module import Ensemble
 from export.graph.half import to_half
-from export.graph.modules import Stage, Whole, folded
+from export.graph.modules import Stage, Whole
+from export.graph.pixels import PixelEnsemble
 from export.graph.rewrite import crop_unread, expanded_celu, fusible_gelu
 from export.graph.save import EXTERNAL_FROM, drop_output, save, stamp
 from export.graph.trace import trace
@@ -162,7 +163,7 @@ def export(order: Order, path: Path) -> Exported:
         calibrations: list[Calibration] = []
         written: list[Path] = []
         names = [f"stage{n}.onnx" for n in range(1, len(order.committee.cascade) + 1)] if cascade else [path.name]
-        whole = folded(Ensemble(order.committee))
+        whole = PixelEnsemble(Ensemble(order.committee))
         for number, name in enumerate(names, 1):
             order.tell(f"tracing {f'stage {number} of {len(names)}' if cascade else 'the ensemble'}")
             model, calibration = _graph(order, whole, opset, number if cascade else None)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData, create_calibrator
+from onnxruntime.quantization.calibrate import TensorData
 
 from export.graph.half import LAYERS, interior
 from export.graph.index import GraphIndex
@@ -156,6 +157,7 @@ class _Bench:
 
     def __init__(self, model: onnx.ModelProto, images: npt.NDArray[np.uint8], output: str, folder: Path) -> None:
         self._model, self._images, self._output, self._folder = model, images, output, folder
+        self._pixels = _pixels(model)
         self._inside, self._constants = set(interior(model)), GraphIndex(model).constants
         self._expected = self._run(model)
 
@@ -179,6 +181,8 @@ class _Bench:
             for percentile in _PERCENTILES:
                 calibrator.collector.percentile = percentile
                 found[percentile] = calibrator.compute_data()
+                for name in self._pixels:  # known without looking, and in integers already
+                    found[percentile][name] = TensorData(lowest=np.float32(0), highest=np.float32(255))
         return found
 
     def quantized(self, ranges: TensorsData, layers: Iterable[str]) -> onnx.ModelProto:
@@ -207,6 +211,7 @@ class _Bench:
         quantizer.quantize_model()
         quantizer.model.topological_sort()
         made: onnx.ModelProto = quantizer.model.model
+        _keep_pixels(made, self._pixels)
         del made.metadata_props[:]
         return made
 
@@ -223,6 +228,27 @@ class _Bench:
         parts = [session.run([self._output], {"images": self._images[n : n + _BATCH]})[0] for n in starts]
         values = np.concatenate(parts)
         return np.exp(values) if self._output == "log_probs" else values
+
+
+def _pixels(model: onnx.ModelProto) -> list[str]:
+    """Return what is made of uint8 pixels by writing them as floating point, and read by layers."""
+    made = {node.output[0] for node in model.graph.node if node.op_type == "Cast"}
+    return sorted({n.input[0] for n in model.graph.node if n.op_type in LAYERS and n.input[0] in made})
+
+
+def _keep_pixels(model: onnx.ModelProto, floats: Sequence[str]) -> None:
+    """Let layers read pixels as the integers that they are, and not as integers made of floating point; in place."""
+    index = GraphIndex(model)
+    for name in floats:
+        cast = index.producers[name]
+        quantizers = [node for node in index.consumers[name] if node.op_type == "QuantizeLinear"]
+        if len(quantizers) < len(index.consumers[name]):  # some layer is in fp32
+            continue
+        for quantizer in quantizers:
+            for reader in index.consumers[quantizer.output[0]]:
+                reader.input[0] = cast.input[0]
+            model.graph.node.remove(quantizer)
+        model.graph.node.remove(cast)
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:

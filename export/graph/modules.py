@@ -8,18 +8,11 @@ from torch.nn.functional import one_hot
 
 from ensemble.cascade.stages import Step
 from ensemble.module import Ensemble
-from tta.fold import fold_batch_norms
 
-__all__ = ["Stage", "Whole", "folded"]
+__all__ = ["Stage", "Whole"]
 
 _TIES = 1e-6
 """What the class that a vote elects gets on top of its share of votes: more than equal shares differ by rounding."""
-
-
-def folded(committee: Ensemble) -> Ensemble:
-    """Return the committee with networks whose BatchNorms are folded; it is changed in place."""
-    committee.nets = nn.ModuleList(fold_batch_norms(net) for net in committee.nets)
-    return committee
 
 
 class Whole(nn.Module):

@@ -13,7 +13,7 @@ from ensemble.lockfile import Committee
 from ensemble.members import Member, parse_members
 from ensemble.module import Ensemble
 from export import pipeline
-from export.graph.modules import folded
+from export.graph.pixels import PixelEnsemble
 from export.metadata import EXPORT_KEY
 from export.parity import LIMITS, Limits, compare
 from export.pipeline import GateError, Measured, export
@@ -55,7 +55,7 @@ def test_a_wrong_graph_is_not_written_but_on_request(
 ) -> None:
     committee = workshop.committee("ab" if "member weights" in how else "a", "flip")
     monkeypatch.setattr(pipeline, "trace", remember({}))
-    monkeypatch.setattr(pipeline, "folded", lambda _: folded(WRONG[how](committee)))
+    monkeypatch.setattr(pipeline, "PixelEnsemble", lambda _: PixelEnsemble(WRONG[how](committee)))
     (place / "m.onnx").write_text("an older graph")
     with pytest.raises(GateError) as no:
         export(order_of(committee, seen), place / "m.onnx")

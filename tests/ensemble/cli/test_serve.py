@@ -273,6 +273,7 @@ def wait_for_the_end_of(processes: set[int]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow  # `tests/export/serve/test_foreground.py` has the reaper without Ray
 def test_nothing_stays_behind_a_server_that_is_killed(graph: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as scratch,  # Ray's sockets have short names only

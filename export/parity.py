@@ -39,18 +39,20 @@ class Limits:
         difference: largest difference of a probability, members' own among them.
         loss: of accuracy, a fraction.
         moved: images that leave a cascade at another stage, a fraction. No probabilities are compared on these.
+        members: of pairs of a member and an image, those with the member's class in PyTorch, a fraction.
     """
 
     agreement: float = 0.0
     difference: float = 1.0
     loss: float = 1.0
     moved: float = 1.0
+    members: float = 0.0
 
 
 LIMITS = {
-    "fp32": Limits(agreement=1.0, difference=1e-4, moved=0.001),
-    "fp16": Limits(agreement=0.999),
-    "int8": Limits(loss=0.002),
+    "fp32": Limits(agreement=1.0, difference=1e-4, moved=0.001, members=0.9999),
+    "fp16": Limits(agreement=0.999, members=0.998),
+    "int8": Limits(loss=0.002, members=0.98),
 }
 """Precision -> what its graphs must keep of PyTorch's answers in fp32."""
 
@@ -71,6 +73,8 @@ class Parity:
         accuracy: of the graph.
         expected_accuracy: of PyTorch.
         moved: images that leave a cascade at another stage, because they are as sure as its threshold but for rounding.
+        members: of pairs of a member and an image, those with the same class, a fraction; None if the graph does not
+            give members' probabilities.
         misses: what is beyond the limits, in words; empty if the gate is passed.
     """
 
@@ -84,6 +88,7 @@ class Parity:
     accuracy: float
     expected_accuracy: float
     moved: int
+    members: float | None
     misses: tuple[str, ...]
 
     @property
@@ -175,18 +180,23 @@ def compare(
     if expected.stage is not None:
         stays = expected.stage == np.concatenate([answer.stage for answer in found if answer.stage is not None])
     difference = float(np.abs(probs - expected.probs)[stays].max(initial=0))
-    own = [answer.member_probs for answer in found if answer.member_probs is not None]
-    if expected.member_probs is not None and own:
-        difference = max(difference, float(np.abs(np.concatenate(own) - expected.member_probs).max(initial=0)))
+    parts, members, finite = [answer.member_probs for answer in found], None, np.isfinite(probs).all()
+    if expected.member_probs is not None and parts[0] is not None:
+        own = np.concatenate([part for part in parts if part is not None])
+        members = float((own.argmax(-1) == expected.member_probs.argmax(-1)).mean())
+        difference = max(difference, float(np.abs(own - expected.member_probs).max(initial=0)))
+        finite &= np.isfinite(own).all()
     agreement = float((top == expected.top).mean())
     accuracy, before = (float((classes == split.labels).mean()) for classes in (top, expected.top))
     misses = []
-    if not np.isfinite(probs).all():
+    if not finite:
         misses.append("some probabilities are not finite")
     if agreement < limits.agreement:
         misses.append(f"the same class on {100 * agreement:.2f} %, not {100 * limits.agreement:g} %")
     if difference > limits.difference:
         misses.append(f"a probability differs by {difference:.1e}, more than {limits.difference:g}")
+    if members is not None and members < limits.members:
+        misses.append(f"members' classes the same on {100 * members:.2f} %, not {100 * limits.members:g} %")
     if (~stays).mean() > limits.moved:
         misses.append(f"{(~stays).sum():,} images leave the cascade at another stage")
     if before - accuracy > limits.loss + 1e-9:  # as fractions of images, whose difference is rounded
@@ -202,5 +212,6 @@ def compare(
         accuracy=accuracy,
         expected_accuracy=before,
         moved=int((~stays).sum()),
+        members=members,
         misses=tuple(misses),
     )

@@ -263,10 +263,20 @@ def _place(path: Path, *, folder: bool) -> Iterator[Path]:
         yield Path(name)
         with storage_errors(path):
             files = sorted(Path(name).iterdir(), reverse=True)  # the weights first: the graph needs them
+            stale = len(files) == 1 and _has_weights_beside(path)
             for file in files:
                 os.replace(file, path.parent / file.name)  # noqa: PTH105
-            if len(files) == 1:  # of the graph that was here before
+            if stale:
                 path.with_name(f"{path.name}.data").unlink(missing_ok=True)
+
+
+def _has_weights_beside(path: Path) -> bool:
+    """Say whether there is a graph already, with weights in a file that nothing else needs."""
+    try:
+        tensors = onnx.load(str(path), load_external_data=False).graph.initializer
+    except Exception:  # noqa: BLE001  # whatever lies there, it is no graph
+        return False
+    return any(entry.value == f"{path.name}.data" for tensor in tensors for entry in tensor.external_data)
 
 
 def _versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ class Whole(nn.Module):
     """A committee whose members are all asked.
 
     The probabilities are `ensemble.module.Ensemble`'s. Of a vote they are the shares of votes, and the class that it
-    elects has a few millionths more, so that it is the largest where shares are equal, too.
+    elects gets a few millionths of the others', so that it is the largest where shares are equal, too.
 
     Args:
         committee: to be traced.
@@ -38,7 +38,7 @@ class Whole(nn.Module):
         if self.committee.merge == "vote":
             more = max(_TIES, 2 * len(said.member_probs) * torch.finfo(probs.dtype).eps)  # twice what counts as equal
             elected = one_hot(said.top, probs.shape[1]).to(probs.dtype)
-            probs = (probs + more * elected) / (1 + more)
+            probs = probs + more * (elected - probs)  # a factor of nearly 1 would be optimised away
         return (probs, said.member_probs.transpose(0, 1)) if self._member_probs else probs
 
 

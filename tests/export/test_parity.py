@@ -89,6 +89,7 @@ def test_what_is_counted() -> None:
         "accuracy": pytest.approx(1 - (3 + (not right)) / IMAGES),
         "expected_accuracy": pytest.approx(1 - (not right) / IMAGES),
         "moved": 0,
+        "members": None,
         "misses": (),
     }
     assert said.passed
@@ -168,6 +169,22 @@ def test_members_own_probabilities_count_if_the_graph_gives_them(given: bool, pa
     assert said.difference == pytest.approx(0.45 if given else 0, abs=1e-6)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("value", [np.nan, 1.0])
+def test_wrong_members_never_pass_behind_a_right_committee(precision: str, value: float) -> None:
+    probs = sure(SPLIT.labels)
+    own = np.stack([probs, probs], 1)
+    wrong = own.copy()
+    wrong[:, 1] = 0
+    wrong[:, 1, 0] = value
+    expected = Expected(probs, probs.argmax(1), None, own)
+    said = compare(Graph(probs, own=wrong), expected, SPLIT, LIMITS[precision], dataset="d", name="t")
+    assert any("members' classes" in miss for miss in said.misses)
+    assert ("some probabilities are not finite" in said.misses) is bool(np.isnan(value))
+    assert said.members is not None
+    assert said.members < 0.98
+
+
 def staged(moved: int) -> Parity:
     """Compare a cascade of which some images leave at another stage, with other probabilities."""
     stage = np.arange(IMAGES) % 3
@@ -192,7 +209,7 @@ def test_many_may_not(moved: int) -> None:
 
 @given(st.floats(1e-30, 1))
 def test_the_difference_is_rounded_up_to_two_digits(difference: float) -> None:
-    said = Parity("d", "test", "0" * 64, 1, "CPU", 1.0, difference, 1.0, 1.0, 0, ())
+    said = Parity("d", "test", "0" * 64, 1, "CPU", 1.0, difference, 1.0, 1.0, 0, None, ())
     rounded = said.to_dict()["difference"]
     assert difference * (1 - 1e-12) <= rounded <= difference * 1.1
     assert rounded == float(f"{rounded:.1e}")

@@ -29,6 +29,7 @@ COMMANDS = [
     "import",
     "import-predictions",
     "convert",
+    "export",
     "soup",
     "rm",
     "train",

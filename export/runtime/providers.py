@@ -91,7 +91,6 @@ def placement(
     """
     device = device_of(device, index=index, allow_cpu=allow_cpu)
     config = {
-        "session.set_denormal_as_zero": "1",  # sums that underflow would take a CPU a hundred times as long
         "mlas.enable_gemm_fastmath_arm64_bfloat16": "1",  # the CPUs of other makers do not know it
     }
     if device == "cpu":

@@ -33,7 +33,7 @@ def test_the_cpu(machine: Any, tmp_path: Path) -> None:  # noqa: ANN401
     machine(1, TENSORRT, CUDA)
     where = place("cpu", tmp_path)
     assert (where.device, where.provider, where.providers) == ("cpu", CPU, ((CPU, {}),))
-    assert where.config["session.set_denormal_as_zero"] == "1"
+    assert "session.set_denormal_as_zero" not in where.config  # it would change the arithmetic of the calling thread
     assert "session.disable_cpu_ep_fallback" not in where.config
     assert not (tmp_path / "cache").exists()
 

@@ -118,6 +118,20 @@ def test_many_threads_get_the_same_answers(plain: Path, seen: Split) -> None:
                 np.testing.assert_array_equal(one.member_probs, other.member_probs)
 
 
+def test_the_calling_threads_arithmetic_stays_as_it_is(plain: Path, seen: Split) -> None:
+    """Flushing numbers below the normal range to zero would go on for whatever the thread computes next."""
+    found = []
+
+    def work() -> None:
+        open_session(plain, device="cpu").run(seen.images[:2])
+        found.append(float(np.float64(1e-310) / np.float64(2)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [5e-311]
+
+
 def test_warm_up_runs_batches_of_these_sizes(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session, sizes = Session(plain, device="cpu"), list[int]()
     monkeypatch.setattr(session, "run", lambda images: sizes.append(len(images)))

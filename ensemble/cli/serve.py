@@ -1,6 +1,7 @@
 """`ensemble serve`: an exported graph behind HTTP."""
 
 import json
+import math
 import os
 import re
 import threading
@@ -24,7 +25,6 @@ __all__ = ["command"]
 
 TOKEN = "MENAGERIE_TOKEN"  # noqa: S105  # the variable's name
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LOOPBACK = ("127.", "::1", "localhost")
 _WATCH = 5.0
 """Seconds between two looks at whether there still are replicas."""
 
@@ -46,6 +46,19 @@ class _Replicas(click.ParamType[tuple[int, int]]):
         return int(found[1]), int(found[2] or found[1])
 
 
+class _Finite(click.FloatRange):
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  # click's
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):  # nan is in every range
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 @click.command("serve")
 @click.argument("model", metavar="MODEL", type=PATH)
 @click.option("--host", type=TEXT, default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -60,22 +73,18 @@ class _Replicas(click.ParamType[tuple[int, int]]):
 @click.option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images in a batch.")
 @click.option(
     "--max-delay-ms",
-    type=click.FloatRange(0, 1000),
+    type=_Finite(0, 1000),
     default=2.0,
     show_default=True,
     help="A batch waits so long for requests that are arriving.",
 )
 @click.option("--max-queue", type=click.IntRange(1), default=256, show_default=True, help="Requests; more get 429.")
-@click.option(
-    "--max-body-mb", type=click.FloatRange(0.001, 2048), default=16.0, show_default=True, help="Of a request."
-)
+@click.option("--max-body-mb", type=_Finite(0.001, 2048), default=16.0, show_default=True, help="Of a request.")
 @click.option(
     "--max-pixels", type=click.IntRange(1, 100_000_000), default=25_000_000, show_default=True, help="Of a picture."
 )
-@click.option("--timeout", type=click.FloatRange(0.001), default=30.0, show_default=True, help="Seconds in the queue.")
-@click.option(
-    "--read-timeout", type=click.FloatRange(0.001), default=30.0, show_default=True, help="Seconds to send a request."
-)
+@click.option("--timeout", type=_Finite(0.001), default=30.0, show_default=True, help="Seconds in the queue.")
+@click.option("--read-timeout", type=_Finite(0.001), default=30.0, show_default=True, help="Seconds to send a request.")
 @click.option("--token-file", type=PATH, help=f"File with a token that clients must send [default: ${TOKEN}].")
 @click.option("--address", type=TEXT, help="Ray cluster to run on, HOST:PORT or auto [default: one of its own].")
 @click.option("--access-log", is_flag=True, help="One line of JSON for every request, on stderr.")
@@ -114,13 +123,11 @@ def command(
       ensemble serve model.onnx --host 0.0.0.0 --token-file token --replicas 1-4
       curl --data-binary @cat.jpg http://127.0.0.1:8000/classify
     """
-    label = _checked(name or model.stem)
+    label = _label(name, model)
     token = _read_token(token_file)
     from export.serve.models import check_model
 
     check_model(model)
-    if token is None and not host.startswith(_LOOPBACK):
-        complain(f"warning: whoever reaches {host} can use this server: give it a token (--token-file, or ${TOKEN})")
     from export.serve.cluster import connected, import_ray, share
 
     import_ray(address)
@@ -128,12 +135,14 @@ def command(
     from export.serve.app import token_digest
     from export.serve.foreground import Signals, Stopped, own_streams
     from export.serve.limits import MEBIBYTE, Limits
-    from export.serve.listener import reserve
+    from export.serve.listener import is_loopback, reserve
     from export.serve.reaper import reaper
     from export.serve.replica import Plan
     from export.serve.served import How
     from export.serve.server import serving
 
+    if token is None and not is_loopback(host):
+        complain(f"warning: whoever reaches {host} can use this server: give it a token (--token-file, or ${TOKEN})")
     how = How(device=device, allow_cpu=allow_cpu, threads=threads, largest=max_batch)
     limits = Limits(
         max_batch=max_batch,
@@ -202,11 +211,13 @@ def _ready(plan: "Plan", replicas: "Replicas", *, as_json: bool) -> str:
     return f"serving {plan.name} at {url} ({several} replica{'s' * (number != 1)} with {each}); Ctrl-C ends it"
 
 
-def _checked(name: str) -> str:
-    """Return a model's name; `UsageError` if it cannot stand in a path."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"--name {name!r}: a model's name has letters, digits, '.', '_' and '-', and no '.' in front")
-    return name
+def _label(name: str | None, model: Path) -> str:
+    """Return the model's name in paths; `UsageError` if what was given, or else the file's, cannot stand in one."""
+    rule = "a model's name has letters, digits, '.', '_' and '-', and begins with a letter or digit"
+    label = model.stem if name is None else name
+    if _NAME.fullmatch(label):
+        return label
+    raise UsageError(f"{str(model)!r}: {rule}; give --name NAME" if name is None else f"--name {name!r}: {rule}")
 
 
 def _read_token(file: Path | None) -> str | None:

@@ -20,7 +20,7 @@ from zoo import store
 from zoo.errors import CorruptError, NotFoundError, UsageError
 from zoo.files import is_plain, sha256_file
 
-__all__ = ["Session"]
+__all__ = ["Session", "look"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Session:
         self.path = Path(path)
         if not self.path.is_file():
             raise NotFoundError(f"{str(path)!r} is not a file: give a graph that `ensemble export` wrote")
-        self.about, self.input_size = _look(self.path)
+        self.about, self.input_size, self._beside = look(self.path)
         where = placement(
             device,
             precision=self.about.precision,
@@ -104,9 +104,8 @@ class Session:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file; with external data, of the digests of both."""
-        beside = self.path.with_name(self.path.name + ".data")
-        parts = [sha256_file(file) for file in (self.path, beside) if file.is_file()]
+        """Of the file; with external data, of the digests of all its files."""
+        parts = [sha256_file(file) for file in (self.path, *self._beside)]
         return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def run(self, images: npt.NDArray[np.uint8]) -> Floats:
@@ -141,14 +140,19 @@ class Session:
             self.run(np.zeros((batch, *self.input_size, 3), np.uint8))
 
 
-def _look(path: Path) -> tuple[About, tuple[int, int]]:
-    """Return what a file says of itself, and (H, W) of its images; errors as in `Session`."""
+def look(path: Path) -> tuple[About, tuple[int, int], list[Path]]:
+    """Return what a file says of itself, (H, W) of its images, and the files of its weights, if they are beside it.
+
+    Raises:
+        CorruptError: as in `Session`.
+    """
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's error is of a package without types
         raise CorruptError(f"{path} is not an ONNX graph") from error
     about = read_metadata({prop.key: prop.value for prop in model.metadata_props}, path)
-    for location in _locations(model):
+    locations = sorted(_locations(model))
+    for location in locations:
         if not is_plain(location):
             raise CorruptError(f"{path} would read its weights from {location[:80]!r}, which is not a file beside it")
         if not path.with_name(location).is_file():
@@ -158,7 +162,7 @@ def _look(path: Path) -> tuple[About, tuple[int, int]]:
     if set(inputs) != {"images"} or len(inputs["images"]) != 4 or not outputs & {"probs", "log_probs"}:  # noqa: PLR2004
         raise CorruptError(f"{path} does not take `images` and give `probs`")
     _, height, width, _ = (dim.dim_value for dim in inputs["images"])
-    return about, (height, width)
+    return about, (height, width), [path.with_name(location) for location in locations]
 
 
 def _locations(message: Any) -> set[str]:  # noqa: ANN401  # any part of a graph, which are classes without types

@@ -9,6 +9,7 @@
     intake      bodies of requests, read within limits
     encoding    bodies that are compressed
     multipart   the file in a form
+    workers     threads, for what takes its time
     pictures    picture files, alone or in a form, and the committee's answer for people
     batcher     requests that wait for the network together
     metrics     what Prometheus reads, summed over replicas

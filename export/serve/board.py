@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.serve.metrics import Family, total
-from export.serve.models import model_files, read_chunk
+from export.serve.models import copied_files, read_chunk
 
 __all__ = ["Board", "Model", "Order"]
 
@@ -28,7 +28,7 @@ class Model:
 
     Attributes:
         version: from 1; each reload is the next.
-        path: of the copy, on the board's machine.
+        path: of the copy, on the board's machine, in a folder of its own.
         mark: a file beside it whose name nobody else has: who sees it, is on that machine.
         files: of the model, relative to `path.parent`.
     """
@@ -79,6 +79,7 @@ class Board:
         self._orders: list[Order] = []
         self._replicas: dict[str, _Replica] = {}
         self._retired: list[Family] = []
+        self._faults: dict[int, list[str]] = {}  # of replicas that may have ended since
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         self._changed = asyncio.Condition()
 
@@ -101,12 +102,14 @@ class Board:
 
     async def read(self, version: int, name: str, offset: int) -> bytes:
         """Return a part of a version's file; see `read_chunk`."""
-        return await asyncio.to_thread(read_chunk, Path(self._models[version].path), name, offset)
+        return await asyncio.to_thread(read_chunk, Path(self._models[version].path).parent, name, offset)
 
     async def report(self, replica: str, version: int, error: str) -> None:
         """Hear how a replica got on with a version: what was wrong, or nothing."""
         known = self._replicas.setdefault(replica, _Replica(self._now()))
         known.said[version] = error
+        if error:
+            self._faults.setdefault(version, []).append(error)
         known.heard = self._now()
         await self._tell()
 
@@ -157,11 +160,12 @@ class Board:
 
         def said() -> bool:
             answers = [one.said.get(version) for one in self._replicas.values() if self._alive(one)]
-            return any(answers) or (len(answers) >= wanted and None not in answers)
+            return version in self._faults or (len(answers) >= wanted and None not in answers)
 
         if not await self._wait(said, patience):
             return None
-        return [answer for one in self._replicas.values() if (answer := one.said.get(version)) is not None]
+        good = [one.said[version] for one in self._replicas.values() if one.said.get(version) == ""]
+        return [*good, *self._faults.get(version, [])]
 
     async def settle(self, version: int, good: bool) -> None:  # noqa: FBT001  # called from afar, by position
         """Let all replicas serve the version they loaded, or forget it."""
@@ -174,9 +178,7 @@ class Board:
         return sum(one.said.get(self._current) == "" for one in self._replicas.values() if self._alive(one))
 
     def _model(self, version: int, path: str) -> Model:
-        parent = Path(path).parent
-        files = tuple(str(file.relative_to(parent)) for file in model_files(Path(path)))
-        return Model(version, path, self._mark, files)
+        return Model(version, path, self._mark, tuple(copied_files(Path(path).parent)))
 
     async def _order(self, verb: str, version: int) -> None:
         self._orders.append(Order(len(self._orders) + 1, verb, version))

@@ -37,6 +37,9 @@ _BUSY = 2.0
 _UP, _DOWN = 5.0, 60.0
 """Seconds that there must be much or little to do before replicas come or go."""
 
+_TOLD = 1.0
+"""Seconds within which the board hears from a replica that has failed."""
+
 _ANSWER = 60.0
 """Seconds after which the board does not answer any more, beyond those that it was asked to wait."""
 
@@ -211,7 +214,11 @@ def link_to(board: Any) -> Link:  # noqa: ANN401  # Ray's handle
 def deploy(board: Any, plan: Plan, replicas: Replicas) -> Callable[[], None]:  # noqa: ANN401  # Ray's handle
     """Start replicas, and return what ends them.
 
-    They load what the board has after this returns. To end them takes as long as requests under way do.
+    They load what the board has after this returns, and tell it what is wrong. To end them takes as long as requests
+    under way do.
+
+    Raises:
+        MenagerieError: Ray Serve does not start them, and they did not say why.
     """
     serve = importlib.import_module("ray.serve")
     config = importlib.import_module("ray.serve.config")
@@ -238,7 +245,17 @@ def deploy(board: Any, plan: Plan, replicas: Replicas) -> Callable[[], None]:  #
         **options,
     )
     serve.start(proxy_location="Disabled")
-    serve.run(deployment.bind(board, plan, app), name=app, route_prefix=None)
+    try:
+        serve.run(deployment.bind(board, plan, app), name=app, route_prefix=None)
+    except RuntimeError as error:
+        # A replica that fails at once has also told the board, and in one sentence.
+        told = link_to(board)("verdicts", 1, replicas.least, _TOLD)
+        if not any(told or []):
+            _delete(app)
+            reason = str(error).strip().partition("\n")[0]
+            raise MenagerieError(
+                f"Ray Serve does not start the replicas: {reason} (its logs are below /tmp/ray)"
+            ) from error
     return lambda: _delete(app)
 
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from importlib import metadata, resources
 from typing import Any, NoReturn, TypeVar
@@ -14,22 +13,23 @@ import numpy.typing as npt
 from export.serve.batcher import Batcher, Done
 from export.serve.encoding import unpack
 from export.serve.exchange import Reply, Request
-from export.serve.inference import Inference, parse_inference
+from export.serve.inference import Inference, json_length, parse_inference
 from export.serve.inferred import render_inference
-from export.serve.intake import Gone, Held, Intake
+from export.serve.intake import Gone, Intake
 from export.serve.interface import VERSION
 from export.serve.limits import Limits
 from export.serve.metrics import CONTENT_TYPE, Family, Metrics, render, total
-from export.serve.pictures import describe, picture_of
+from export.serve.pictures import Room, describe, picture_of
 from export.serve.problem import Problem
 from export.serve.served import Served
+from export.serve.workers import Workers
 
 __all__ = ["Endpoint", "Endpoints"]
 
 _T = TypeVar("_T")
 
 _QUICK = 32_768  # bytes or numbers that are read or written faster than a thread is asked to
-_DECODERS = 2
+_THREADS = 2  # for pictures, and as many for JSON: neither waits for the other
 _TOP = 5
 _GET, _POST = frozenset({"GET", "HEAD"}), frozenset({"POST"})
 _POLICY = (
@@ -99,7 +99,8 @@ class Endpoints:
             served.answer, max_batch=limits.max_batch, max_delay=limits.max_delay, lanes=lanes, ran=self._ran
         )
         self.intake = Intake(limits.max_queue, limits.bodies)
-        self._decoders = ThreadPoolExecutor(_DECODERS, "decode")
+        self._pictures, self._texts = Workers(_THREADS, "pictures"), Workers(_THREADS, "json")
+        self._room = Room(limits.max_pixels)
         metrics.queue_images.set_function(lambda: self.batcher.waiting)
         metrics.inside.set_function(lambda: self.intake.inside)
         page = resources.files("export.serve") / "page"
@@ -121,7 +122,8 @@ class Endpoints:
     def close(self) -> None:
         """End the threads."""
         self.batcher.close()
-        self._decoders.shutdown()
+        self._pictures.close()
+        self._texts.close()
 
     def find(self, request: Request) -> Endpoint:
         """Return what a path stands for."""
@@ -193,10 +195,15 @@ class Endpoints:
             def parse() -> Inference:
                 return parse_inference(unpack(body, encoding, most), head, interface, limits.max_batch)
 
-            quick = not encoding and (head is not None or len(body) <= _QUICK)
-            asked = parse() if quick else await self._in_thread(held, parse, most if encoding else 0)
+            until = self._deadline()
+            if encoding:
+                held.take(most)
+            if not encoding and json_length(body, head) <= _QUICK:
+                asked = parse()
+            else:
+                asked = await self._wait(self._texts.run(parse), request, until)
             request.notes["images"] = len(asked.images)
-            done = await self._ask(asked.images, here, request)
+            done = await self._ask(asked.images, here, request, until)
 
             def write() -> tuple[bytes, int | None]:
                 return render_inference(
@@ -204,7 +211,10 @@ class Endpoints:
                 )
 
             numbers = len(asked.images) * len(interface.classes) * (1 + len(interface.members))
-            content, length = write() if numbers <= _QUICK else await self._in_thread(held, write)
+            if numbers <= _QUICK:
+                content, length = write()
+            else:
+                content, length = await self._wait(self._texts.run(write), request, until)
         if length is None:
             return Reply(content)
         return Reply(
@@ -222,30 +232,38 @@ class Endpoints:
 
             def decode() -> npt.NDArray[np.uint8]:
                 content = unpack(body, encoding, limits.max_body)
-                return picture_of(content, kind, interface.size, most_pixels=limits.max_pixels)
+                return picture_of(content, kind, interface.size, most_pixels=limits.max_pixels, room=self._room.taken)
 
-            image = await self._in_thread(held, decode, limits.max_body if encoding else 0)
+            until = self._deadline()
+            if encoding:
+                held.take(limits.max_body)
+            image = await self._wait(self._pictures.run(decode), request, until)
             request.notes["images"] = 1
-            done = await self._ask(image, here, request)
+            done = await self._ask(image, here, request, until)
         return _json({"model": self.name, **describe(done.answer, self.served.interface, top=int(top))})
 
-    async def _in_thread(self, held: Held, work: Callable[[], _T], memory: int = 0) -> _T:
-        """Return what some work comes to that would keep others waiting here, and takes so much memory."""
-        held.take(memory)
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+    def _deadline(self) -> float:
+        """Return when a request that has just been read has waited long enough, in the loop's time."""
+        return asyncio.get_running_loop().time() + self.limits.timeout
 
-    async def _ask(self, images: npt.NDArray[np.uint8], here: Callable[[], None], request: Request) -> Done:
-        """Return what the network says, unless the client hangs up or has waited long enough."""
+    async def _ask(
+        self, images: npt.NDArray[np.uint8], here: Callable[[], None], request: Request, until: float
+    ) -> Done:
+        """Return what the network says; errors as in `_wait`."""
+        done = await self._wait(self.batcher.submit(images, here), request, until)
+        self.metrics.images.inc(len(images))
+        self.metrics.queue_seconds.observe(done.waited)
+        request.notes |= {"batch": done.batch, "queue_ms": round(1000 * done.waited, 3)}
+        return done
+
+    async def _wait(self, work: Coroutine[Any, Any, _T], request: Request, until: float) -> _T:
+        """Return what some work comes to, unless the client hangs up or has waited long enough."""
         loop = asyncio.get_running_loop()
-        asked, gone = loop.create_task(self.batcher.submit(images, here)), loop.create_task(request.receive())
+        asked, gone = loop.create_task(work), loop.create_task(request.receive())
         try:
-            await asyncio.wait({asked, gone}, timeout=self.limits.timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({asked, gone}, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
             if asked.done():
-                done = asked.result()
-                self.metrics.images.inc(len(images))
-                self.metrics.queue_seconds.observe(done.waited)
-                request.notes |= {"batch": done.batch, "queue_ms": round(1000 * done.waited, 3)}
-                return done
+                return asked.result()
             if gone.done():
                 raise Gone
             raise Problem(

@@ -1,4 +1,4 @@
-"""Connections that do not wait forever for a request's headers, and do not take any number of them.
+"""Connections that wait forever neither for headers nor for a client to read, and take no number of requests ahead.
 
 uvicorn leaves both to a proxy in front; this server may stand alone.
 """
@@ -6,11 +6,14 @@ uvicorn leaves both to a proxy in front; this server may stand alone.
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from export.serve.limits import Limits
 
-__all__ = ["LINGER", "protocol"]
+__all__ = ["AHEAD", "LINGER", "protocol"]
+
+AHEAD = 16
+"""Requests that a client may send before the answer to an earlier one; what it sends after them is not read."""
 
 LINGER = 2.0
 """Seconds that a client which is still sending gets to read why it was refused, before the connection ends."""
@@ -34,21 +37,23 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
     """Return uvicorn's protocol with limits of its own."""
 
     class Limited(_Limited):
-        most, seconds = limits.max_header, limits.read_timeout
+        most, seconds, patience = limits.max_header, limits.read_timeout, limits.write_timeout
 
     return Limited
 
 
 class _Limited(HttpToolsProtocol):
-    """HTTP/1.1 with limits to headers.
+    """HTTP/1.1 with limits to headers, to requests sent ahead, and to the time that a client takes to read.
 
     Attributes:
         most: bytes of a request's line and headers.
         seconds: within which they must be here.
+        patience: seconds within which an answer must be taken.
     """
 
     most: int
     seconds: float
+    patience: float
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # uvicorn's
         super().__init__(*args, **kwargs)
@@ -57,13 +62,21 @@ class _Limited(HttpToolsProtocol):
         self._came = 0  # bytes since the clock started
         self._size = 0  # bytes of the line and headers that were understood
         self._refused = False
+        self._unread: asyncio.TimerHandle | None = None  # runs while an answer waits for the client to read
+        self._running: RequestResponseCycle | None = None
+        self._draining = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # TCP's
+        self.transport.set_write_buffer_limits(0)  # hear of every byte that waits
         self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
+        self._stop_patience()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn tells only the last in the pipeline
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -93,7 +106,30 @@ class _Limited(HttpToolsProtocol):
         if self._size > self.most:
             self._refuse(_LONG)
             raise ValueError  # the parser must not go on; `send_400_response` hears of it
+        if len(self.pipeline) >= AHEAD:
+            # uvicorn reads on after every answer. The pipeline is answered; the rest is the client's to send again.
+            self.cycle.keep_alive = False  # that of the last, which has arrived whole
+            self._refused = True
+            raise ValueError  # likewise
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  # uvicorn's
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start_patience()
+
+    def resume_writing(self) -> None:
+        self._stop_patience()
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._draining = True
+        if self._unread is not None:
+            self._start_patience()
 
     def send_400_response(self, msg: str) -> None:
         del msg
@@ -107,6 +143,24 @@ class _Limited(HttpToolsProtocol):
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
+
+    def _start_patience(self) -> None:
+        self._stop_patience()
+        # At the end, whoever reads gets an answer that is under way, and whoever does not keeps nobody waiting.
+        seconds = min(LINGER, self.patience) if self._draining else self.patience
+        self._unread = self.loop.call_later(seconds, self._give_up, self.transport.get_write_buffer_size())
+
+    def _stop_patience(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _give_up(self, waiting: int) -> None:
+        """Hang up on a client that does not read; `waiting` bytes were left for it when the clock started."""
+        if self._draining and self.transport.get_write_buffer_size() < waiting:
+            self._start_patience()
+        else:
+            self.transport.abort()
 
     def _refuse(self, answer: bytes) -> None:
         """Answer and hang up, once."""

@@ -17,9 +17,11 @@ import numpy.typing as npt
 from export.serve.interface import IMAGES, Interface
 from export.serve.problem import Problem
 
-__all__ = ["Inference", "Wanted", "parse_inference"]
+__all__ = ["Inference", "Wanted", "json_length", "parse_inference"]
 
 _LONGEST_ID = 1024
+_LONGEST_HEAD = 65_536  # bytes of JSON in front of binary tensors
+_ELSEWHERE = 1000  # lists, objects, and commas that are not of the tensor
 _SHOWN = 60  # characters of what a client sent, in a sentence
 
 
@@ -63,9 +65,11 @@ def parse_inference(body: bytes, header: bytes | None, interface: Interface, mos
         most: images that a request may have.
 
     Raises:
-        Problem: 400, whatever is wrong with it; 413 if it has more images.
+        Problem: 400, whatever is wrong with it; 413 if it has more images, or more JSON than they need.
     """
-    text, binary = _split(body, header)
+    length = json_length(body, header)
+    text, binary = body[:length], memoryview(body)[length:]
+    _check_size(text, interface, most)
     try:
         table = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -80,10 +84,10 @@ def parse_inference(body: bytes, header: bytes | None, interface: Interface, mos
     return Inference(_images(table, binary, interface, most), outputs, name)
 
 
-def _split(body: bytes, header: bytes | None) -> tuple[bytes, memoryview]:
-    """Return the JSON and the binary tensors of a body."""
+def json_length(body: bytes, header: bytes | None) -> int:
+    """Return how many bytes of a body are JSON; arguments and errors as in `parse_inference`."""
     if header is None:
-        return body, memoryview(b"")
+        return len(body)
     if not header.isdigit() or len(header) > 12 or int(header) > len(body):  # noqa: PLR2004  # 12 digits: an int, quickly
         raise Problem(
             400,
@@ -91,7 +95,18 @@ def _split(body: bytes, header: bytes | None) -> tuple[bytes, memoryview]:
             f"which is no number of bytes up to the body's {len(body)}",
         )
     length = int(header)
-    return body[:length], memoryview(body)[length:]
+    if _LONGEST_HEAD < length < len(body):
+        raise Problem(413, f"{length:,} bytes of JSON precede the binary tensors: at most {_LONGEST_HEAD:,} may")
+    return length
+
+
+def _check_size(text: bytes, interface: Interface, most: int) -> None:
+    """Raise `Problem` 413 for JSON of more parts than the largest request has: reading it would keep others waiting."""
+    height, width = interface.size
+    lists = 1 + most * (1 + height * (1 + width))
+    for sign, number in ((b"[", lists), (b"{", 0), (b",", most * height * width * 3)):
+        if text.count(sign) > number + _ELSEWHERE:
+            raise Problem(413, f"the request has more JSON than {most} images need: send at most as many in a request")
 
 
 def _images(table: dict[str, Any], binary: memoryview, interface: Interface, most: int) -> npt.NDArray[np.uint8]:

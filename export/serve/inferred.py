@@ -37,11 +37,7 @@ def render_inference(
             lines = _classify(values, wanted.top, interface.classes)
             table |= {"datatype": "BYTES", "shape": [*values.shape[:-1], wanted.top]}
             data: list[Any] = lines
-            raw = (
-                b"".join(struct.pack("<I", len(line := text.encode())) + line for text in lines)
-                if wanted.binary
-                else b""
-            )
+            raw = b"".join(map(_bytes, lines)) if wanted.binary else b""
         else:
             table |= {"datatype": "FP32", "shape": list(values.shape)}
             data = [] if wanted.binary else _numbers(values)

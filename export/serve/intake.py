@@ -1,4 +1,4 @@
-"""Bodies of requests, read within limits of size and time, and of what all of them together may take."""
+"""Bodies of requests, read within limits of size, time and slowness, and of what all of them together may take."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -7,7 +7,13 @@ from typing import Any
 
 from export.serve.problem import Problem
 
-__all__ = ["Gone", "Intake", "Receive"]
+__all__ = ["GRACE", "RATE", "Gone", "Intake", "Receive"]
+
+GRACE = 5.0
+"""Seconds that a body may take however small it is."""
+
+RATE = 1024
+"""Bytes a second that must arrive after them, on average since the beginning."""
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 """ASGI's."""
@@ -21,7 +27,7 @@ class Intake:
     """What is being read, and how much of it there may be.
 
     Args:
-        requests: that may be in the server at once, from their headers to their answer.
+        requests: that may be in the server at once, from the end of their body to their answer.
         memory: bytes that their bodies may have together.
 
     Attributes:
@@ -35,16 +41,19 @@ class Intake:
 
     @contextmanager
     def admitted(self) -> Iterator["Held"]:
-        """Count a request; `Problem` 429 if there are too many already."""
-        if self.inside >= self._requests:
-            raise Problem(429, f"{self.inside} requests are waiting already: try again in a second", retry_after=1)
-        self.inside += 1
+        """Yield what a request holds until the block ends; `Problem` 429 if there are too many requests already."""
+        self._check()
         held = Held(self)
         try:
             yield held
         finally:
-            self.inside -= 1
+            self.inside -= held.inside
             self._held -= held.size
+
+    def enter(self) -> None:
+        """Count a request whose body is here; `Problem` 429 if there are too many already."""
+        self._check()
+        self.inside += 1
 
     def take(self, size: int) -> None:
         """Reserve memory; `Problem` 429 if there is none left."""
@@ -54,12 +63,16 @@ class Intake:
             )
         self._held += size
 
+    def _check(self) -> None:
+        if self.inside >= self._requests:
+            raise Problem(429, f"{self.inside} requests are waiting already: try again in a second", retry_after=1)
+
 
 class Held:
     """What one request holds of an `Intake`."""
 
     def __init__(self, intake: Intake) -> None:
-        self._intake, self.size = intake, 0
+        self._intake, self.size, self.inside = intake, 0, False
 
     def take(self, size: int) -> None:
         """Hold so many bytes more; errors as in `Intake.take`."""
@@ -67,7 +80,9 @@ class Held:
         self.size += size
 
     async def read(self, receive: Receive, headers: dict[bytes, bytes], *, most: int, seconds: float) -> bytes:
-        """Return the body of a request.
+        """Return the body of a request, which counts among those inside from then on.
+
+        Memory is taken for what has arrived, not for what was announced: who sends nothing keeps nobody out.
 
         Args:
             receive: ASGI's.
@@ -76,32 +91,36 @@ class Held:
             seconds: within which it must be here.
 
         Raises:
-            Problem: 413 if it is larger, 408 if it takes longer, 429 if there is no memory left.
+            Problem: 413 if it is larger, 408 if it takes longer or comes slower than `RATE`, 429 if there is no memory
+                left or there are too many requests inside.
             Gone: the client hung up.
         """
         too_large = Problem(413, f"the body is larger than {most:,} bytes")
         said = headers.get(b"content-length", b"")
-        if said.isdigit():
-            if len(said) > 18 or int(said) > most:  # noqa: PLR2004  # 18 digits: an int, quickly
-                raise too_large
-            self.take(int(said))
-        parts: list[bytes] = []
-        size = 0
+        if said.isdigit() and (len(said) > 18 or int(said) > most):  # noqa: PLR2004  # 18 digits: an int, quickly
+            raise too_large
+        body = bytearray()  # of any number of parts, each as small as the client likes
+        began = asyncio.get_running_loop().time()
+        end = began + seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(min(end, began + GRACE)) as clock:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Gone
                     part = message.get("body", b"")
-                    size += len(part)
-                    if size > most:
+                    if len(body) + len(part) > most:
                         raise too_large
-                    if size > self.size:
-                        self.take(size - self.size)
-                    parts.append(part)
+                    self.take(len(part))
+                    body += part
                     if not message.get("more_body", False):
                         break
+                    clock.reschedule(min(end, began + GRACE + len(body) / RATE))
         except TimeoutError as error:
-            raise Problem(408, f"the body did not arrive within {seconds:g} seconds") from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            why = f"did not arrive within {seconds:g} seconds"
+            if asyncio.get_running_loop().time() < end:
+                why = f"comes slower than {RATE:,} bytes a second"
+            raise Problem(408, f"the body {why}") from error
+        self._intake.enter()
+        self.inside = True
+        return bytes(body)

@@ -18,11 +18,12 @@ class Limits:
     Attributes:
         max_batch: images in a request, and in a batch.
         max_delay: seconds that a batch waits for requests that are arriving.
-        max_queue: requests being read or waiting at once; more are told to come again.
+        max_queue: requests waiting at once, which have been read; more are told to come again.
         max_body: bytes of a body, also after unpacking.
         max_pixels: of a picture file.
         timeout: seconds that a request may wait for its answer once it has been read.
         read_timeout: seconds that a client may take to send a request.
+        write_timeout: seconds that a client may take to read an answer.
         max_header: bytes of a request's line and headers.
         max_connections: that are open at once.
     """
@@ -34,6 +35,7 @@ class Limits:
     max_pixels: int = 25_000_000
     timeout: float = 30.0
     read_timeout: float = 30.0
+    write_timeout: float = 30.0
     max_header: int = 16_384
     max_connections: int = 1024
 

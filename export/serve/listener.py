@@ -1,5 +1,6 @@
 """An application on a port, in a thread of its own."""
 
+import ipaddress
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from export.serve.http1 import protocol
 from export.serve.limits import Limits
 from zoo.errors import UsageError
 
-__all__ = ["Listener", "reserve", "shared_socket"]
+__all__ = ["Listener", "is_loopback", "reserve", "shared_socket"]
 
 _IDLE = 75
 """Seconds that a connection may say nothing between two requests: more than proxies keep theirs."""
@@ -19,6 +20,12 @@ _IDLE = 75
 _START = 30.0
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether an address can be reached from this machine only; `UsageError` if there is none of that name."""
+    _, (address, *_) = _resolve(host, 0)
+    return ipaddress.ip_address(address).is_loopback
 
 
 def reserve(host: str, port: int) -> socket.socket:

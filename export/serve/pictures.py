@@ -1,9 +1,14 @@
 """Pictures that people send, and the committee's answer to them."""
 
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from export.runtime.answer import Answer
 from export.serve.interface import Interface
@@ -12,13 +17,46 @@ from export.serve.problem import Problem
 from zoo.data.pictures import decode_picture
 from zoo.errors import CorruptError, DataError
 
-__all__ = ["FORMATS", "describe", "picture_of"]
+__all__ = ["FORMATS", "Room", "describe", "picture_of"]
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """That are decoded, as Pillow calls them."""
 
 
-def picture_of(body: bytes, content_type: str, size: tuple[int, int], *, most_pixels: int) -> npt.NDArray[np.uint8]:
+class Room:
+    """Memory for pictures that are being unpacked, by several threads.
+
+    Args:
+        pixels: that they may have together; one with more is alone.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        self._most, self._left = pixels, pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait until there is room for a picture, and keep it for the block."""
+        pixels = min(pixels, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= pixels)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()
+
+
+def picture_of(
+    body: bytes,
+    content_type: str,
+    size: tuple[int, int],
+    *,
+    most_pixels: int,
+    room: Callable[[int], AbstractContextManager[None]] = lambda _pixels: nullcontext(),
+) -> npt.NDArray[np.uint8]:
     """Return the picture of a request as the model takes it, uint8 `[1, H, W, 3]`.
 
     Args:
@@ -26,6 +64,7 @@ def picture_of(body: bytes, content_type: str, size: tuple[int, int], *, most_pi
         content_type: of the body; only whether it is a form matters, the picture says itself what it is.
         size: (H, W) of the model's images: the picture is scaled to cover it, and cropped at the centre.
         most_pixels: of the picture.
+        room: for its pixels while it is unpacked, as `Room.taken` gives it.
 
     Raises:
         Problem: 400 without a picture, 413 for one with too many pixels, 415 for anything but PNG, JPEG and WebP.
@@ -34,11 +73,21 @@ def picture_of(body: bytes, content_type: str, size: tuple[int, int], *, most_pi
     if not content:
         raise Problem(400, "there is no picture: send a PNG, JPEG or WebP file as the body, or in a form")
     try:
-        return decode_picture(content, size, formats=FORMATS, most_pixels=most_pixels)[None]
+        with room(_pixels(content)):
+            return decode_picture(content, size, formats=FORMATS, most_pixels=most_pixels)[None]
     except DataError as error:
         raise Problem(413, str(error)) from error
     except CorruptError as error:
         raise Problem(415, "the picture cannot be read: send a whole PNG, JPEG or WebP file") from error
+
+
+def _pixels(content: bytes) -> int:
+    """Return how many pixels a picture says it has; none if it does not, or has far too many to be unpacked."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+            return file.width * file.height
+    except Exception:  # noqa: BLE001  # decoders raise whatever the bytes provoke, and will again
+        return 0
 
 
 def describe(answer: Answer, interface: Interface, *, top: int) -> dict[str, Any]:

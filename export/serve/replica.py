@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from export.serve.app import App
 from export.serve.board import Model, Order
@@ -20,9 +20,11 @@ from export.serve.listener import Listener, shared_socket
 from export.serve.metrics import Family, Metrics
 from export.serve.models import fetch_model
 from export.serve.served import How, Served, load
-from zoo.errors import MenagerieError
+from zoo.errors import DataError, MenagerieError
 
 __all__ = ["Lost", "Plan", "Replica"]
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -152,7 +154,7 @@ class Replica:
         """Load the first model and listen; say whether that went well."""
         plan = self._plan
         try:
-            served = Served(load(self._here(model), plan.how))
+            served = Served(self._opened(model, lambda path: load(path, plan.how)))
             endpoints = Endpoints(
                 served, name=plan.name, limits=plan.limits, metrics=self._metrics, others=self._others
             )
@@ -172,19 +174,29 @@ class Replica:
 
     def _do(self, order: Order) -> None:
         """Load another model, serve it, or forget it."""
-        assert self._served is not None  # noqa: S101  # orders come to those who serve
+        served = self._served
+        assert served is not None  # noqa: S101  # orders come to those who serve
         if order.verb == "load":
             error = ""
             try:
-                self._served.prepare(self._here(self._link("model", order.version)), self._plan.how)
+                model = self._link("model", order.version)
+                self._opened(model, lambda path: served.prepare(path, self._plan.how))
             except MenagerieError as problem:
                 error = str(problem)
             self._link("report", self._id, order.version, error)
         elif order.verb == "drop":
-            self._served.drop()
-        elif self._served.swap():
+            served.drop()
+        elif served.swap():
             self._metrics.reloads.inc()
             self._name_model()
+
+    def _opened(self, model: Model, work: Callable[[Path], _T]) -> _T:
+        """Return what is made of a model; errors name the files of the board's machine."""
+        here = self._here(model)
+        try:
+            return work(here)
+        except MenagerieError as error:
+            raise DataError(str(error).replace(str(here.parent), str(Path(model.path).parent))) from error
 
     def _here(self, model: Model) -> Path:
         """Return where a model is on this machine."""
@@ -196,7 +208,8 @@ class Replica:
             part: bytes = self._link("read", model.version, name, offset)
             return part
 
-        return fetch_model(list(model.files), read, Path(folder))
+        fetch_model(list(model.files), read, Path(folder))
+        return Path(folder) / Path(model.path).name
 
     def _name_model(self) -> None:
         """Say in the metrics which model this is."""

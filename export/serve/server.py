@@ -25,17 +25,18 @@ class Server:
 
     Args:
         link: to the board.
-        copy: of the first model, which the board names, in a folder of its own; others get theirs beside it.
+        path: of the first model, as somebody called it.
+        copy: of that, which the board names, in a folder of its own; others get theirs beside it.
         least: replicas that there should be.
     """
 
-    def __init__(self, link: Link, copy: Path, least: int) -> None:
-        self._link, self._copy, self._least = link, copy, least
+    def __init__(self, link: Link, path: Path, copy: Path, least: int) -> None:
+        self._link, self._path, self._copy, self._least = link, path, copy, least
         self._folder, self._version = copy.parent.parent, 1
 
     def wait(self) -> None:
         """Return once all replicas serve; `DataError` says why one of them does not."""
-        errors = self._verdicts(1)
+        errors = self._verdicts(1, self._path, self._copy)
         if errors:
             raise DataError(errors[0])
 
@@ -44,12 +45,12 @@ class Server:
 
         Raises:
             DataError: it cannot be served, or clients would notice; the old one is still there.
-            NotFoundError, StorageError: it cannot be copied.
+            CorruptError, NotFoundError, StorageError, UsageError: as in `copy_model`.
         """
         self._version += 1
         copy = copy_model(path, self._folder / f"model-{self._version}")
         version = self._call("propose", str(copy))
-        errors = self._verdicts(version)
+        errors = self._verdicts(version, path, copy)
         self._call("settle", version, not errors)
         # What a replica has open stays readable, and one that starts now loads what the board names.
         unused, self._copy = (copy, self._copy) if errors else (self._copy, copy)
@@ -67,13 +68,14 @@ class Server:
         found: int = self._call("serving")
         return found
 
-    def _verdicts(self, version: int) -> list[str]:
-        """Return what replicas say is wrong with a version, once all have loaded it."""
+    def _verdicts(self, version: int, path: Path, copy: Path) -> list[str]:
+        """Return what replicas say is wrong with a version, once all have loaded it: of its files, not of the copy."""
         waited = 0.0
         while waited < _LOAD:
             found: list[str] | None = self._call("verdicts", version, self._least, _ASKED)
             if found is not None:
-                return sorted({error for error in found if error})
+                named = (error.replace(str(copy), str(path)) for error in found if error)
+                return sorted({error.replace(str(copy.parent), str(path.parent)) for error in named})
             waited += _ASKED
         return [f"the model was not loaded within {_LOAD:g} seconds"]
 
@@ -102,7 +104,8 @@ def serving(
         folder: for copies of models.
 
     Raises:
-        NotFoundError, StorageError: the model cannot be copied.
+        CorruptError, NotFoundError, StorageError, UsageError: as in `copy_model`.
+        MenagerieError: Ray Serve does not start replicas.
     """
     mark = folder / uuid.uuid4().hex
     mark.touch()
@@ -110,6 +113,6 @@ def serving(
     board = start_board(ray, str(copy), str(mark))
     end = deploy(board, plan, replicas)
     try:
-        yield Server(link_to(board), copy, replicas.least)
+        yield Server(link_to(board), path, copy, replicas.least)
     finally:
         end()

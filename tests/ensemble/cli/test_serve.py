@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
@@ -308,6 +309,16 @@ def run(*words: object) -> tuple[int, str, str]:
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def test_a_graph_that_cannot_be_run_is_one_line_that_names_it(graph: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(graph))
+    model.graph.node[0].op_type = "Nix"
+    onnx.save(model, str(tmp_path / "bad.onnx"))
+    code, out, err = run(tmp_path / "bad.onnx", "--port", 0)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {tmp_path / 'bad.onnx'} cannot be run by ONNX Runtime: ")
+    assert err.count("\n") == 1
 
 
 def test_a_port_that_is_taken(server: Process, graph: Path) -> None:

@@ -62,8 +62,14 @@ def test_files_that_cannot_be_served(capsys: pytest.CaptureFixture[str], tmp_pat
         (["--port", "70000"], "70000 is not in the range"),
         (["--max-batch", "0"], "0 is not in the range"),
         (["--max-delay-ms", "-1"], "-1.0 is not in the range"),
+        (["--max-delay-ms", "nan"], "'nan' is not a finite number"),
+        (["--max-body-mb", "nan"], "'nan' is not a finite number"),
+        (["--timeout", "nan"], "'nan' is not a finite number"),
+        (["--timeout", "inf"], "'inf' is not a finite number"),
+        (["--read-timeout", "nan"], "'nan' is not a finite number"),
         (["--name", "a/b"], "--name 'a/b': a model's name has letters"),
         (["--name", ".."], "--name '..'"),
+        (["--name", ".hidden"], "begins with a letter or digit"),
         (["--token", "secret"], "No such option '--token'"),
     ],
 )
@@ -73,6 +79,14 @@ def test_options_that_cannot_be(
     code, error = refused(capsys, graph, *words)
     assert code == 2
     assert sentence in error
+
+
+@pytest.mark.parametrize("file", [".", "my model.onnx"])
+def test_a_file_whose_name_is_none_for_a_model(capsys: pytest.CaptureFixture[str], file: str) -> None:
+    code, error = refused(capsys, file)
+    assert code == 2
+    assert error.startswith(f"{file!r}: a model's name has letters, ")
+    assert error.endswith("; give --name NAME")
 
 
 @pytest.mark.parametrize(("text", "pair"), [("1", (1, 1)), ("3", (3, 3)), ("1-4", (1, 4)), ("2-2", (2, 2))])
@@ -106,10 +120,11 @@ def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
 def test_an_open_server_is_warned_of(
     capsys: pytest.CaptureFixture[str], graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(_address: str | None) -> None:
+    def stop(*_: object) -> None:
         raise click.ClickException("far enough")
 
-    monkeypatch.setattr("export.serve.cluster.import_ray", stop)
+    monkeypatch.setattr("export.serve.cluster.import_ray", lambda _address: None)
+    monkeypatch.setattr("export.serve.listener.reserve", stop)
     monkeypatch.delenv(TOKEN, raising=False)
     for host, warned in (("0.0.0.0", True), ("::", True), ("127.0.0.1", False), ("::1", False), ("localhost", False)):  # noqa: S104
         run(GROUP, ["serve", str(graph), "--host", host])

@@ -103,6 +103,17 @@ def test_one_replica_that_fails_is_enough(path: str) -> None:
     run(work)
 
 
+def test_what_a_replica_said_outlives_it(path: str) -> None:
+    async def work() -> None:
+        board = Board(path, "mark")
+        await board.join("a")
+        await board.report("a", 1, "no such device")
+        await board.leave("a", (), [])
+        assert await board.verdicts(1, 1, 0.01) == ["no such device"]
+
+    run(work)
+
+
 def test_a_version_that_was_refused_is_forgotten(path: str) -> None:
     async def work() -> None:
         board = Board(path, "mark")

@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -103,6 +104,27 @@ def test_no_cluster_there(monkeypatch: pytest.MonkeyPatch, address: str) -> None
     monkeypatch.setattr(cluster, "import_ray", lambda _address: SimpleNamespace(init=None))
     with pytest.raises(MenagerieError, match=r"no Ray cluster at .*: start one"), cluster.connected(address, 1):
         pass
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"), [([""], "does not start the replicas: Deploying"), (None, "not start"), (["nix"], None)]
+)
+def test_a_deployment_that_fails_at_once(
+    monkeypatch: pytest.MonkeyPatch, told: list[str] | None, sentence: str | None
+) -> None:
+    serve = MagicMock()
+    serve.run.side_effect = RuntimeError("Deploying application m failed\nTraceback\n  and so on")
+    monkeypatch.setitem(sys.modules, "ray.serve", serve)
+    monkeypatch.setitem(sys.modules, "ray.serve.config", MagicMock())
+    monkeypatch.setattr(cluster, "link_to", lambda _board: lambda *_call: told)
+    plan = Plan("m", "127.0.0.1", 80, How(), Limits())
+    if sentence is None:  # the server says what the replicas said
+        cluster.deploy(None, plan, Replicas())()
+    else:
+        with pytest.raises(MenagerieError, match=sentence) as caught:
+            cluster.deploy(None, plan, Replicas())
+        assert "\n" not in str(caught.value)
+    serve.delete.assert_called_once()
 
 
 def test_plans_travel() -> None:

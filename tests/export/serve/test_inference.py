@@ -151,7 +151,7 @@ def test_malformed(what: str) -> None:
     assert "\n" not in caught.value.sentence
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"nix", b"\xff\xfe", b"[" * 100_000, b'{"inputs": NaN', b"\x00"])
+@pytest.mark.parametrize("body", [b"", b"{", b"nix", b"\xff\xfe", b"[" * 1900, b'{"inputs": NaN', b"\x00"])
 def test_not_json(body: bytes) -> None:
     with pytest.raises(Problem, match="the request is not JSON"):
         parse(body)
@@ -160,6 +160,28 @@ def test_not_json(body: bytes) -> None:
 def test_more_images_than_a_batch_has() -> None:
     with pytest.raises(Problem, match="17 images are too many: send at most 16") as caught:
         parse_table({"inputs": [tensor(shape=[17, *SIZE, 3])]})
+    assert caught.value.status == 413
+
+
+@pytest.mark.parametrize("part", [b"[],", b"{},", b"1,", b'"",', b"["])
+def test_more_json_than_images_need_is_not_read(monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
+    monkeypatch.setattr("export.serve.inference.json", None)
+    with pytest.raises(Problem, match="the request has more JSON than 16 images need") as caught:
+        parse(b"[" + part * 100_000 + b"0]")
+    assert caught.value.status == 413
+
+
+def test_as_much_json_as_images_need_is_read() -> None:
+    images = some_images(MOST)
+    found = parse_table({"inputs": [tensor(shape=list(images.shape), data=images.tolist())]})
+    np.testing.assert_array_equal(found.images, images)
+
+
+def test_much_json_in_front_of_binary_tensors() -> None:
+    text = json.dumps({"inputs": [tensor()], "x": "x" * 70_000}).encode()
+    np.testing.assert_array_equal(parse(text, str(len(text)).encode()).images, IMAGES)
+    with pytest.raises(Problem, match="bytes of JSON precede the binary tensors: at most 65,536 may") as caught:
+        parse(text + bytes(5), str(len(text)).encode())
     assert caught.value.status == 413
 
 

@@ -13,7 +13,7 @@ from export.serve.problem import Problem
 class Client:
     """What ASGI gives of a body that comes in parts; without an end, it never comes."""
 
-    def __init__(self, *parts: bytes, end: bool = True, hangs_up: bool = False) -> None:
+    def __init__(self, *parts: bytes, end: bool = True, hangs_up: bool = False, pause: float = 0.0) -> None:
         last = len(parts) - 1
         self.messages: list[dict[str, Any]] = [
             {"type": "http.request", "body": part, "more_body": not end or number < last}
@@ -21,10 +21,11 @@ class Client:
         ]
         if hangs_up:
             self.messages.append({"type": "http.disconnect"})
-        self.asked = 0
+        self.asked, self.pause = 0, pause
 
     async def receive(self) -> dict[str, Any]:
         self.asked += 1
+        await asyncio.sleep(self.pause)
         if not self.messages:
             await asyncio.sleep(60)
         return self.messages.pop(0)
@@ -77,17 +78,58 @@ def test_a_client_that_hangs_up() -> None:
         read(Client(b"x", end=False, hangs_up=True))
 
 
+@pytest.mark.parametrize(("size", "enough"), [(1, False), (30, False), (300, True)])
+def test_a_body_that_comes_slowly(monkeypatch: pytest.MonkeyPatch, size: int, enough: bool) -> None:
+    monkeypatch.setattr("export.serve.intake.GRACE", 0.2)
+    monkeypatch.setattr("export.serve.intake.RATE", 2000)
+    client = Client(*[b"x" * size] * 15, pause=0.05)  # 20, 600 and 6000 bytes a second
+    if enough:
+        assert read(client, most=10_000) == b"x" * 4500
+    else:
+        with pytest.raises(Problem, match="the body comes slower than 2,000 bytes a second") as caught:
+            read(client, most=10_000)
+        assert caught.value.status == 408
+        assert client.asked < 15
+
+
 def test_too_many_requests_at_once() -> None:
-    intake = Intake(2, 1000)
-    with intake.admitted(), intake.admitted():
-        assert intake.inside == 2
-        with pytest.raises(Problem, match="2 requests are waiting already: try again") as caught, intake.admitted():
-            pass
-        assert caught.value.status == 429
-        assert (b"retry-after", b"1") in caught.value.headers
-    assert intake.inside == 0
-    with intake.admitted():
-        pass
+    async def work() -> None:
+        intake = Intake(2, 1000)
+        with intake.admitted() as one, intake.admitted() as two, intake.admitted() as three:
+            for held in (one, two):
+                await held.read(Client(b"x").receive, {}, most=100, seconds=5)
+            assert intake.inside == 2
+            with pytest.raises(Problem, match="2 requests are waiting already: try again") as caught:
+                await three.read(Client(b"x").receive, {}, most=100, seconds=5)
+            assert caught.value.status == 429
+            assert (b"retry-after", b"1") in caught.value.headers
+            with pytest.raises(Problem, match="2 requests are waiting already"), intake.admitted():
+                pass  # before anything is read
+        assert intake.inside == 0
+        with intake.admitted() as again:
+            await again.read(Client(b"x" * 100).receive, {}, most=100, seconds=5)
+
+    run(work())
+
+
+def test_bodies_that_are_announced_and_do_not_come_keep_nobody_out() -> None:
+    async def work() -> None:
+        intake, silent = Intake(1, 1000), Client(end=False)
+
+        async def announce() -> None:
+            with intake.admitted() as held:
+                await held.read(silent.receive, {b"content-length": b"1000"}, most=1000, seconds=5)
+
+        tasks = [asyncio.create_task(announce()) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        assert silent.asked == len(tasks)
+        with intake.admitted() as held:
+            assert len(await held.read(Client(b"x" * 900).receive, {}, most=1000, seconds=5)) == 900
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(work())
 
 
 def test_memory_is_shared_and_given_back() -> None:

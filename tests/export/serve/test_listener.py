@@ -1,5 +1,6 @@
 """Connections: what is sent to them too slowly, too long or wrongly, and how they end."""
 
+import contextlib
 import re
 import socket
 import threading
@@ -9,8 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from export.serve.http1 import AHEAD
 from export.serve.limits import Limits
-from export.serve.listener import reserve, shared_socket
+from export.serve.listener import is_loopback, reserve, shared_socket
 from tests.export.serve.conftest import FakeSession, Images, Response, Site, infer_body, site, some_images
 from zoo.errors import UsageError
 
@@ -152,6 +154,76 @@ def test_requests_in_a_pipeline_are_answered_in_order(strict: Site) -> None:
     assert re.findall(r"HTTP/1\.1 (\d+)", text.decode()) == ["200", "404", "200"]
 
 
+def test_requests_far_ahead_of_their_answers_are_not_read(strict: Site) -> None:
+    with connection(strict) as sock:
+        request_ = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        threading.Thread(target=_send_what_goes, args=(sock, request_ * 20_000)).start()
+        text = read_all(sock)
+    assert text.count(b"HTTP/1.1 200 OK") == 1 + AHEAD
+    assert text.lower().count(b"connection: close") == 1
+
+
+def content_length(text: bytes) -> int:
+    found = re.search(rb"content-length: (\d+)", text)
+    assert found is not None
+    return int(found[1])
+
+
+@contextmanager
+def unread_answer(limits: Limits) -> Iterator[tuple[Site, socket.socket]]:
+    """Yield a client that asks six times for megabytes, and reads none of them."""
+    body, headers = infer_body(some_images(limits.max_batch))
+    head = f"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    once, last = f"{head}\r\n".encode() + body, f"{head}Connection: close\r\n\r\n".encode() + body
+    with socket.socket() as sock, site(limits=limits) as found:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        sock.settimeout(10)
+        sock.connect(("127.0.0.1", found.port))
+        threading.Thread(target=_send_what_goes, args=(sock, once * 5 + last)).start()
+        while not found.session.batches:
+            time.sleep(0.005)
+        yield found, sock
+
+
+def test_an_answer_that_is_not_read_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    with unread_answer(Limits(max_batch=4096, write_timeout=0.3)) as (found, sock):
+        time.sleep(1)
+        text = b""
+        with contextlib.suppress(ConnectionResetError):
+            while part := sock.recv(1 << 20):  # what the kernel had of it
+                text += part
+        assert len(found.session.batches) < 6
+    assert text.count(b"HTTP/1.1 200 OK") in range(1, 6)
+    assert "Exception" not in caplog.text
+
+
+def test_an_answer_that_is_read_late_comes_whole() -> None:
+    with unread_answer(Limits(max_batch=4096, write_timeout=5)) as (_, sock):
+        time.sleep(0.5)
+        text = read_all(sock)
+    parts = text.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert len(parts) == 6
+    assert [len(part.partition(b"\r\n\r\n")[2]) for part in parts] == [content_length(part) for part in parts]
+
+
+def test_at_the_end_nobody_waits_for_a_client_that_does_not_read() -> None:
+    with unread_answer(Limits(max_batch=4096, write_timeout=60)) as (_, _sock):
+        time.sleep(0.5)
+        began = time.monotonic()
+    assert time.monotonic() - began < 8
+
+
+def test_uploads_that_do_not_come_keep_nobody_out() -> None:
+    with site(limits=Limits(max_batch=4, max_queue=2)) as found, contextlib.ExitStack() as stack:
+        for _ in range(20):
+            sock = stack.enter_context(connection(found))
+            sock.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 16777216\r\n\r\n")
+        time.sleep(0.1)
+        assert found.infer(some_images(1)).status == 200
+        stack.close()
+
+
 def test_a_client_may_wait_to_be_told_to_go_on(strict: Site) -> None:
     body, headers = infer_body(some_images(1))
     head = f"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n"
@@ -214,6 +286,26 @@ def test_the_port_of_a_server_that_has_just_ended_is_free() -> None:
 def test_hosts_that_are_not_here(host: str) -> None:
     with pytest.raises(UsageError, match=r"--host|cannot be used"):
         reserve(host, 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "inside"),
+    [
+        ("localhost", "127.0.0.1", True),
+        ("this", "127.9.9.9", True),
+        ("ip6-localhost", "::1", True),
+        ("localhost.lan", "192.0.2.7", False),
+        ("127.x.example", "192.0.2.7", False),
+        ("all", "0.0.0.0", False),  # noqa: S104
+        ("any", "::", False),
+        ("link", "fe80::1%eth0", False),
+    ],
+)
+def test_whether_a_name_is_of_this_machine_only(
+    monkeypatch: pytest.MonkeyPatch, host: str, address: str, inside: bool
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda name, port, **_: [(0, 0, 0, "", ({host: address}[name], port))])
+    assert is_loopback(host) is inside
 
 
 def test_replicas_share_a_port() -> None:

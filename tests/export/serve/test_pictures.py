@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from export.runtime.answer import Answer
-from export.serve.pictures import describe, picture_of
+from export.serve.pictures import Room, describe, picture_of
 from export.serve.problem import Problem
 from tests.export.serve.conftest import INTERFACE, MEMBERS, SIZE
 
@@ -94,6 +95,29 @@ def test_bombs_are_refused_by_their_headers(width: int, height: int) -> None:
 
 def test_as_many_pixels_as_are_allowed() -> None:
     assert take(encoded("PNG", (100, 100))).size == (SIZE[1], SIZE[0])
+
+
+def test_pictures_wait_for_room() -> None:
+    room, go, inside = Room(100), threading.Event(), list[int]()
+
+    def take(pixels: int) -> None:
+        with room.taken(pixels):
+            inside.append(pixels)
+            go.wait(10)
+
+    threads = [threading.Thread(target=take, args=(pixels,)) for pixels in (60, 40, 1, 1000)]
+    for thread in threads[:2]:
+        thread.start()
+        while threads.index(thread) >= len(inside):
+            thread.join(0.001)
+    for thread in threads[2:]:
+        thread.start()
+        thread.join(0.02)
+    assert inside == [60, 40]
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(inside) == [1, 40, 60, 1000]
 
 
 def members(*tops: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -28,7 +28,7 @@ class Desk:
     """A board in a thread, as replicas reach it; `gone` once its owner has died."""
 
     def __init__(self, path: Path) -> None:
-        self.mark = path.with_name("mark")
+        self.mark = path.parent.with_suffix(".mark")
         self.mark.touch()
         self.board = Board(str(path), str(self.mark))
         self.gone = False
@@ -173,6 +173,13 @@ def test_a_machine_without_the_file_fetches_it(desk: Desk, start: Callable[..., 
     start()
     assert desk("verdicts", 1, 1, 10) == [""]
     np.testing.assert_allclose(probs(start), answers(some_images(2))[0], atol=1e-5)
+
+
+def test_errors_name_the_boards_files(desk: Desk, start: Callable[..., Replica], tmp_path: Path) -> None:
+    (tmp_path / "tiny.onnx").write_text("nix")
+    desk.mark.unlink()
+    start()
+    assert desk("verdicts", 1, 1, 10) == [f"{tmp_path / 'tiny.onnx'} is not an ONNX graph"]
 
 
 def test_without_a_board_nobody_is_served(desk: Desk) -> None:

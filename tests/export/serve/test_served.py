@@ -1,8 +1,10 @@
 """A session that is replaced by another one."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from export.serve.served import How, Served, load
@@ -21,6 +23,15 @@ def test_a_graph_answers_as_the_formula(tmp_path: Path) -> None:
     np.testing.assert_allclose(answer.probs, probs, atol=1e-5)
     assert answer.member_probs is not None
     np.testing.assert_allclose(answer.member_probs, own, atol=1e-5)
+
+
+def test_the_digest_is_of_the_weights_too_whatever_their_name(tmp_path: Path) -> None:
+    path, weights = write_graph(tmp_path / "m.onnx"), tmp_path / "w"
+    onnx.save_model(
+        onnx.load(str(path)), str(path), save_as_external_data=True, location=weights.name, size_threshold=1000
+    )
+    parts = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, weights)]
+    assert load(path, HOW).session.sha256 == hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def test_what_is_prepared_answers_after_the_swap(tmp_path: Path) -> None:

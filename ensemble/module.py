@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ensemble.lockfile import Committee
 from ensemble.tensor_merge import merge_log_probs
-from tta.views import view_set
+from tta.views import View, view_set
 from zoo import store
 from zoo.entry import Entry
 from zoo.errors import DataError, UsageError
@@ -145,17 +145,30 @@ class Ensemble(nn.Module):
         """
         members = range(len(self.nets)) if members is None else members
         shown = [self.views[v] for v in (range(len(self.views)) if views is None else views)]
-        seen: dict[int, Tensor] = {}  # by the member whose normalisation it is
         said = []
+        for m, seen in zip(members, self.inputs(planes, members, shown), strict=True):
+            logits = torch.unflatten(self.nets[m](seen), 0, (len(shown), planes.shape[0]))
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            said.append((logits.to(wide) / self.temperatures[m]).log_softmax(-1))
+        return torch.stack(said)
+
+    def inputs(self, planes: Tensor, members: Sequence[int], views: Sequence[View]) -> list[Tensor]:
+        """Return what each member's network sees of images, `[V * N, 3, H, W]`, one view after the other.
+
+        Members that normalise alike see the same tensor.
+
+        Args:
+            planes: from `planes`.
+            members: positions.
+            views: what to look at, V of them.
+        """
+        seen: dict[int, Tensor] = {}  # by the member whose normalisation it is
         for m in members:
             first = self._normalised_as[m]
             if first not in seen:
                 image = (planes - self.means[m]) / self.stds[m]
-                seen[first] = torch.cat([view.apply(image) for view in shown])
-            logits = torch.unflatten(self.nets[m](seen[first]), 0, (len(shown), planes.shape[0]))
-            wide = torch.promote_types(logits.dtype, torch.float32)
-            said.append((logits.to(wide) / self.temperatures[m]).log_softmax(-1))
-        return torch.stack(said)
+                seen[first] = torch.cat([view.apply(image) for view in views])
+        return [seen[self._normalised_as[m]] for m in members]
 
     def extra_repr(self) -> str:
         """Return what is not a sub-module, for `print`."""

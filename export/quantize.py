@@ -22,6 +22,7 @@ from onnxruntime.quantization.calibrate import TensorData
 
 from export.graph.half import LAYERS, interior
 from export.graph.index import GraphIndex
+from export.graph.save import save
 from export.runtime.answer import Floats
 from zoo.data import Split
 from zoo.errors import DataError
@@ -252,8 +253,7 @@ def _keep_pixels(model: onnx.ModelProto, floats: Sequence[str]) -> None:
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph and, beside it, its weights."""
+    """Write a graph and, beside it, its weights, which stay in the graph, too."""
     copied = onnx.ModelProto()
-    copied.CopyFrom(model)  # saving moves the weights out of the graph
-    path.with_name(path.name + ".data").unlink(missing_ok=True)
-    onnx.save_model(copied, str(path), save_as_external_data=True, location=path.name + ".data")
+    copied.CopyFrom(model)
+    save(copied, path, external_from=0)

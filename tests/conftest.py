@@ -39,6 +39,14 @@ def zoo_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with nothing in it."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    return folder
+
+
 @contextmanager
 def files_up_to(limit: int) -> Iterator[None]:
     """Let the kernel refuse to write files beyond `limit` bytes, as a full disk would.

@@ -10,7 +10,7 @@ from torch import nn
 from torch.fx import GraphModule, Node, symbolic_trace
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["fold_batch_norms"]
+__all__ = ["absorb_before", "fold_batch_norms"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def _fold(traced: GraphModule, node: Node, norm: nn.BatchNorm2d, private: set[st
     if type(conv) is nn.Conv2d and before is not None and len(before.users) == 1 and str(before.target) in private:
         _absorb_after(conv, norm)
     elif type(following) is nn.Conv2d and _pointwise(following) and after is not None and str(after.target) in private:
-        _absorb_before(following, norm)
+        absorb_before(following, *_affine(norm))
     else:
         return
     _bypass(traced, node)
@@ -94,20 +94,31 @@ def _absorb_after(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     conv.weight, conv.bias = (nn.Parameter(x.detach().to(kept), requires_grad=False) for x in fused)
 
 
-def _absorb_before(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Make a 1x1 convolution do what the BatchNorm before it does."""
+def absorb_before(conv: nn.Conv2d, scale: torch.Tensor, shift: torch.Tensor) -> None:
+    """Make a convolution do what `x * scale + shift` before it does, in place.
+
+    Args:
+        conv: ungrouped and without padding, whose zeros would not have been scaled and shifted.
+        scale: per channel, `[C_in]`, in fp64.
+        shift: likewise.
+    """
+    kept = conv.weight.dtype
+    weight = conv.weight.detach().double()
+    bias = weight.sum((2, 3)) @ shift
+    bias = bias if conv.bias is None else bias + conv.bias.detach().double()
+    conv.weight = nn.Parameter((weight * scale[:, None, None]).to(kept), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(kept), requires_grad=False)
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a BatchNorm multiplies each channel by, and what it adds, in fp64."""
     assert norm.running_mean is not None  # noqa: S101  # it tracks them
     assert norm.running_var is not None  # noqa: S101
-    kept = conv.weight.dtype
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     scale = scale * norm.weight.detach().double() if norm.affine else scale
     shift = -norm.running_mean.double() * scale
     shift = shift + norm.bias.detach().double() if norm.affine else shift
-    weight = conv.weight.detach().double()
-    bias = weight[:, :, 0, 0] @ shift
-    bias = bias if conv.bias is None else bias + conv.bias.detach().double()
-    conv.weight = nn.Parameter((weight * scale[:, None, None]).to(kept), requires_grad=False)
-    conv.bias = nn.Parameter(bias.to(kept), requires_grad=False)
+    return scale, shift
 
 
 def _pointwise(conv: nn.Conv2d) -> bool:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from ensemble.module import Ensemble
-from tta.fold import fold_batch_norms
+from tta.fold import absorb_before, fold_batch_norms
+from tta.views import View
 
 __all__ = ["PixelEnsemble", "fold_normalisation"]
 
@@ -38,25 +39,17 @@ class PixelEnsemble(Ensemble):
         """Return images, uint8 `[N, H, W, 3]`, as pixels `[N, 3, H, W]` in 0..255."""
         return images.permute(0, 3, 1, 2)
 
-    def log_probs(
-        self, planes: Tensor, members: Sequence[int] | None = None, views: Sequence[int] | None = None
-    ) -> Tensor:
-        """Return what `Ensemble.log_probs` does, of pixels from `planes`."""
-        members = range(len(self.nets)) if members is None else members
-        shown = [self.views[v] for v in (range(len(self.views)) if views is None else views)]
-        if any(view.name not in _MOVES_ALONE for view in shown):
+    def inputs(self, planes: Tensor, members: Sequence[int], views: Sequence[View]) -> list[Tensor]:
+        """Return what `Ensemble.inputs` does; networks that take pixels see them as they are."""
+        if any(view.name not in _MOVES_ALONE for view in views):
             planes = planes.float()
-        pixels = torch.cat([view.apply(planes) for view in shown]).float()
+        pixels = torch.cat([view.apply(planes) for view in views]).float()
         seen: dict[int, Tensor] = {}  # by the member whose normalisation it is
-        said = []
         for m in members:
             first = self._normalised_as[m]
             if not self._folded[m] and first not in seen:
                 seen[first] = pixels * (1 / (255 * self.stds[m])) - self.means[m] / self.stds[m]
-            logits = self.nets[m](pixels if self._folded[m] else seen[first])
-            logits = torch.unflatten(logits, 0, (len(shown), planes.shape[0]))
-            said.append((logits / self.temperatures[m]).log_softmax(-1))
-        return torch.stack(said)
+        return [pixels if self._folded[m] else seen[self._normalised_as[m]] for m in members]
 
 
 def fold_normalisation(net: nn.Module, mean: Tensor, std: Tensor) -> bool:
@@ -84,12 +77,7 @@ def fold_normalisation(net: nn.Module, mean: Tensor, std: Tensor) -> bool:
     if len(convs) < len(layers):
         return False
     for conv in convs:
-        weight = conv.weight.detach().double()
-        shift = -(weight * (mean.double() / std.double())[:, None, None]).sum((1, 2, 3))
-        bias = shift if conv.bias is None else shift + conv.bias.detach().double()
-        scaled = weight / (255 * std.double())[:, None, None]
-        conv.weight = nn.Parameter(scaled.to(conv.weight.dtype), requires_grad=False)
-        conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
+        absorb_before(conv, 1 / (255 * std.double()), -mean.double() / std.double())
     return True
 
 

@@ -195,14 +195,6 @@ def one(workshop: Workshop) -> Committee:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with nothing in it."""
-    folder = tmp_path / "place"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let exports take the graph of what has been traced before, by whichever test."""
     monkeypatch.setattr(pipeline, "trace", remember(_TRACED))

@@ -34,14 +34,6 @@ Cli = Callable[..., "Outcome"]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with nothing in it."""
-    folder = tmp_path / "place"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail if any work begins: what is refused is refused at once."""
 

@@ -1,10 +1,10 @@
-"""Requests as prepared bytes, good and bad, and connections that send them: the client of `benchmarks.serving`."""
+"""Requests as prepared bytes, and connections that send them: the client of `benchmarks.serving`."""
 
 import asyncio
 import gzip
 import io
 import json
-import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,21 +18,31 @@ Images = npt.NDArray[np.uint8]
 
 def request(path: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
     """Return the bytes of a request."""
-    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}"]
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def infer(name: str, images: Images, *, binary: bool = True, packed: bool = False) -> bytes:
-    """Return the bytes of a request to infer, which asks for the probabilities as JSON."""
-    tensor: dict[str, Any] = {"name": "images", "shape": list(images.shape), "datatype": "UINT8"}
-    tensor |= {"parameters": {"binary_data_size": images.nbytes}} if binary else {"data": images.ravel().tolist()}
-    text = json.dumps({"inputs": [tensor], "outputs": [{"name": "probs"}]}).encode()
-    headers = {"Inference-Header-Content-Length": str(len(text))} if binary else {}
-    body = text + images.tobytes() if binary else text
+def tensor(images: Images, *, binary: bool) -> dict[str, Any]:
+    """Return what a request to infer says of its images, and, unless they follow it as bytes, their values."""
+    values = {"parameters": {"binary_data_size": images.nbytes}} if binary else {"data": images.ravel().tolist()}
+    return {"name": "images", "shape": list(images.shape), "datatype": "UINT8", **values}
+
+
+def ask_for(name: str, table: Any, tail: bytes = b"", *, packed: bool = False) -> bytes:  # noqa: ANN401  # JSON
+    """Return the bytes of a request to infer: JSON and, if there are any, bytes of tensors after it."""
+    text = json.dumps(table).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text))} if tail else {}
+    body = text + tail
     if packed:
         body, headers = gzip.compress(body, 1), {**headers, "Content-Encoding": "gzip"}
     return request(f"/v2/models/{name}/infer", body, headers)
+
+
+def infer(name: str, images: Images, *, binary: bool = True, packed: bool = False) -> bytes:
+    """Return the bytes of a request to infer, which asks for the probabilities as JSON."""
+    table = {"inputs": [tensor(images, binary=binary)], "outputs": [{"name": "probs"}]}
+    return ask_for(name, table, images.tobytes() if binary else b"", packed=packed)
 
 
 def picture(image: Images) -> bytes:
@@ -69,31 +79,12 @@ class Connection:
             self._streams = None
 
 
-def garble(content: bytes, rng: random.Random) -> bytes:
-    """Return a request made of a good one that must be refused, and whose length is right."""
-    head, _, body = content.partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
-    path, headers = lines[0].split(" ")[1], dict(line.split(": ", 1) for line in lines[3:])
-    ways = [
-        lambda: request(path, body[: len(body) // 2], headers),
-        lambda: request(path, b"", headers),
-        lambda: request(path, rng.randbytes(300), headers),
-        lambda: request(path, body, {**headers, "Content-Encoding": "deflate"}),
-        lambda: request("/v2/models/nobody/infer", body, headers),
-        lambda: request("/classify", body[:100]),
-    ]
-    if not path.startswith("/classify"):  # what follows a picture is nobody's business
-        ways += [
-            lambda: request(path, body + b"x", headers),
-            lambda: request(path, body, {**headers, "Inference-Header-Content-Length": "7"}),
-        ]
-    return rng.choice(ways)()
-
-
-def right(body: bytes, wanted: npt.NDArray[np.float32]) -> bool:
-    """Say whether an answer has the probabilities that it should."""
+def right(body: bytes, wanted: npt.NDArray[np.float32], classes: Sequence[str]) -> bool:
+    """Say whether an answer has the probabilities that it should, each of its class."""
     table = json.loads(body)
-    if "top" in table:
-        shares = sorted((float(share) for share in wanted[0]), reverse=True)
-        return bool(np.allclose([one["prob"] for one in table["top"]], shares, atol=TOLERANCE))
-    return bool(np.allclose(np.reshape(table["outputs"][0]["data"], wanted.shape), wanted, atol=TOLERANCE))
+    if "top" not in table:
+        return bool(np.allclose(np.reshape(table["outputs"][0]["data"], wanted.shape), wanted, atol=TOLERANCE))
+    said = {one["class"]: one["prob"] for one in table["top"]}
+    return sorted(said) == sorted(classes) and bool(
+        np.allclose([said[name] for name in classes], wanted[0], atol=TOLERANCE)
+    )

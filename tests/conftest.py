@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from zoo.card import Card
 from zoo.data import Split
@@ -16,6 +17,9 @@ from zoo.entry import Entry, write_entry
 from zoo.predictions import Predictions
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+settings.register_profile("any machine", deadline=None)  # how long a test takes says more of what else runs there
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,9 +1,10 @@
 """Thresholds of all stages together: the fewest multiply-adds within an allowed drop of accuracy.
 
 Lowering a threshold makes a cascade cheaper, and costs accuracy only where it passes an image to which the stage gives
-another class than the whole committee. So the optimum lies right above the confidences of such images, which are few,
-and all combinations of them are scored at once, from cumulative sums over a table with an axis a stage. It is exact
-unless a stage has more of them than the table has room for.
+another class than the whole committee, or one on which a later stage would have been right and the whole wrong. So the
+optimum lies right above the confidences of such images, which are few, and all combinations of them are scored at once,
+from cumulative sums over a table with an axis a stage. It is exact unless a stage has more of them than the table has
+room for.
 
 Two drops are held down. The observed one, as counted, can be small by luck: what is lost on one image is won back on
 another. The expected one cannot: an image's part is the whole committee's probability of its own class less that of the
@@ -54,12 +55,6 @@ class Signal:
         """The confidences that there are, rising."""
         return np.unique(self.confidence)
 
-    @cached_property
-    def disputed(self) -> npt.NDArray[np.intp]:
-        """Numbers of the images where `differs`, the surest first."""
-        rows = np.flatnonzero(self.differs)
-        return rows[np.argsort(-self.confidence[rows], kind="stable")]
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -78,29 +73,31 @@ class Choice:
     observed: float
 
 
-def candidates(signal: Signal, possible: Mask, certain: Mask, bound: float, most: int) -> Array:
+def candidates(signal: Signal, disputed: Mask, possible: Mask, certain: Mask, bound: float, most: int) -> Array:
     """Return the thresholds of a stage that are worth trying, falling, at least one.
 
-    Each is half-way between the confidence of an image to which the stage gives another class and that of the next
-    surer image; the last is the smallest confidence, with which all leave.
+    Each is half-way between the confidence of a disputed image and that of the next surer image; the last is the
+    smallest confidence, with which all leave.
 
     Args:
         signal: of the stage, N images.
+        disputed: those whose leaving may cost accuracy, `[N]`: all where it `differs`, and perhaps others.
         possible: those that reach the stage under some thresholds of the stages before, `[N]`.
         certain: those that reach it under all of them, `[N]`.
         bound: on the sum of `expected` over images that leave; a threshold under which those that are certain exceed it
             is left out.
         most: thresholds to return; of more, some are left out evenly.
     """
-    values, disputed = signal.values, signal.disputed
-    confidence = signal.confidence[disputed]
-    stops = np.unique(confidence[possible[disputed]])[::-1]
+    values = signal.values
+    stops = np.unique(signal.confidence[disputed & possible])[::-1]
     stops = stops[stops < values[-1]]
     above = values[np.searchsorted(values, stops, side="right")]
     middle = (stops + above) / 2
     found = np.append(np.where(middle > stops, middle, above), values[0])
-    leaving = np.searchsorted(-confidence, -found, side="right")
-    losses = np.append(0, np.cumsum(np.where(certain, signal.expected, 0)[disputed]))[leaving]
+    costly = np.flatnonzero(signal.differs & certain)
+    costly = costly[np.argsort(-signal.confidence[costly])]
+    leaving = np.searchsorted(-signal.confidence[costly], -found, side="right")
+    losses = np.append(0, np.cumsum(signal.expected[costly]))[leaving]
     kept = found[losses <= bound + _SLACK]
     if not len(kept):  # the surest images of all are in dispute
         return values[-1:]
@@ -123,8 +120,9 @@ def best_thresholds(
     images, depth = len(signals[0].top), len(signals)
     tried: list[Array] = []
     possible, certain = np.ones(images, bool), np.ones(images, bool)
-    for s in signals:
-        tried.append(candidates(s, possible, certain, expected * images, _ROOM[depth]))
+    for stage, s in enumerate(signals):
+        disputed = np.logical_or.reduce([s.differs, *(later.lost < 0 for later in signals[stage + 1 :])])
+        tried.append(candidates(s, disputed, possible, certain, expected * images, _ROOM[depth]))
         possible, certain = possible & (s.confidence < tried[-1][0]), certain & (s.confidence < tried[-1][-1])
     # Of each image the first threshold that lets it leave; one beyond the last if none does.
     first = [np.searchsorted(-t, -s.confidence, side="left") for t, s in zip(tried, signals, strict=True)]

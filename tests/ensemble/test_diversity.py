@@ -111,7 +111,7 @@ def test_independent_mistakes_have_neither_q_nor_correlation() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=20))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_value_is_in_its_range_and_symmetric(images: list[tuple[bool, bool, bool]]) -> None:
     right = np.array(images).T
     for measure, low in ((disagreement, 0), (q_statistic, -1), (error_correlation, -1), (double_fault, 0)):

@@ -303,7 +303,7 @@ def test_area_against_scikit_learns_precision_at_every_threshold(digits: int) ->
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.9]), st.booleans()), min_size=1, max_size=12), st.randoms())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_area_is_the_mean_of_risks_in_any_order(images: list[tuple[float, bool]], rng: random.Random) -> None:
     risks = []
     for threshold, _ in images:

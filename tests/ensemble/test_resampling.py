@@ -75,7 +75,7 @@ def test_the_jackknife_leaves_each_image_out(seed: int, digits: int | None) -> N
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.2, 0.4, 0.6, 0.8]), st.booleans()), min_size=2, max_size=9), st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_area_with_any_ties_and_counts(images: list[tuple[float, bool]], data: st.DataObject) -> None:
     confidence = np.array([c for c, _ in images])
     probs = np.stack([confidence, 1 - confidence], 1)

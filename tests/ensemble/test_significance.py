@@ -137,7 +137,7 @@ def test_impossible_counts_are_refused(counts: tuple[int, int, int]) -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_mcnemar_against_scipys_binomial(only_a: int, only_b: int) -> None:
     test = mcnemar(only_a, only_b)
     n = only_a + only_b

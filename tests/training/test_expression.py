@@ -34,7 +34,6 @@ def larger(parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
-@settings(deadline=None)
 @given(
     text=st.recursive(leaves, larger, max_leaves=10),
     at=st.fixed_dictionaries(dict.fromkeys(sorted(NAMES), st.floats(-3, 1000))),
@@ -241,7 +240,7 @@ def test_python_does_not_warn_of_odd_spellings() -> None:
         compile_expression("(0.5)(1)", NAMES)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from("t0123456789.e+-*/%()<>= ,abflminoxrsqcp'_[]{}:\n\\"), max_size=30))
 def test_any_text_is_a_number_or_one_error_line(text: str) -> None:
     try:

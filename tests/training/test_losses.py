@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -37,7 +37,6 @@ def batch(seed: int, images: int = 5, classes: int = 7) -> Tensor:
     return 3 * torch.randn(images, classes, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(deadline=None)
 @given(rows=rows, temperature=st.floats(0.5, 20))
 def test_equals_the_plain_formula(rows: list[tuple[list[float], list[float]]], temperature: float) -> None:
     student, teacher = ([row[i] for row in rows] for i in (0, 1))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
@@ -77,7 +77,6 @@ def assert_same(first: nn.Module, second: nn.Module) -> None:
 
 
 @given(images=st.integers(1, 13), largest=st.integers(1, 14))
-@settings(deadline=None)
 def test_equals_a_loop_over_groups(images: int, largest: int) -> None:
     norm = randomised(eps=1e-3, momentum=0.3)
     ghost, x = ghost_of(norm, largest), batch(images).requires_grad_()

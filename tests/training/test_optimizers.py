@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -289,7 +289,6 @@ def test_adamw_is_set_as_its_group_says() -> None:
 NAMES = [name for name, p in small_net().named_parameters() if p.requires_grad]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([*NAMES, "*.bias", "*.weight", "?.*", "0.*", "[01].*", "*"]), max_size=4))
 def test_groups_partition_the_parameters(patterns: list[str]) -> None:
     expected: list[list[str]] = []

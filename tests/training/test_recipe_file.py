@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from training.recipe import (
@@ -156,7 +156,6 @@ def test_resolved_text_is_the_same_recipe(text: str) -> None:
     assert to_toml(parse_recipe("mine", resolved)) == resolved
 
 
-@settings(deadline=None)
 @given(
     lr=st.floats(0, exclude_min=True, allow_infinity=False),
     decay=st.floats(0, 1),

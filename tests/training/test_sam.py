@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -150,7 +150,6 @@ def test_inside_the_loss_is_that_of_the_moved_weights(channels_last: bool) -> No
     assert equal(list(net.parameters()), before)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), rho=st.floats(1e-4, 1e4), exponent=st.integers(-30, 30))
 def test_weights_come_back_to_the_bit(seed: int, rho: float, exponent: int) -> None:
     weights = [nn.Parameter(w * 2.0**exponent) for w in tensors(seed, torch.float32)]

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, Optimizer
@@ -200,7 +200,6 @@ def test_every_kind_is_drawn() -> None:
     assert {*KINDS, "plateau"} == set(_SCHEDULE_KEYS)
 
 
-@settings(deadline=None)
 @given(schedule=any_schedule, run=runs)
 def test_factors_are_shares_of_the_learning_rate(schedule: Schedule, run: tuple[int, int]) -> None:
     at = factor(schedule, *run)
@@ -210,7 +209,6 @@ def test_factors_are_shares_of_the_learning_rate(schedule: Schedule, run: tuple[
     assert max(values) <= 1 + 1e-12
 
 
-@settings(deadline=None)
 @given(schedule=any_schedule, run=runs, data=st.data())
 def test_any_step_can_be_asked_for_in_any_order(schedule: Schedule, run: tuple[int, int], data: st.DataObject) -> None:
     at = factor(schedule, *run)
@@ -221,7 +219,6 @@ def test_any_step_can_be_asked_for_in_any_order(schedule: Schedule, run: tuple[i
     assert [afresh(step) for step in asked] == [in_order[step] for step in asked]
 
 
-@settings(deadline=None)
 @given(schedule=any_schedule, run=runs)
 def test_by_epoch_is_by_step_held_for_an_epoch(schedule: Schedule, run: tuple[int, int]) -> None:
     steps, per_epoch = run
@@ -230,7 +227,6 @@ def test_by_epoch_is_by_step_held_for_an_epoch(schedule: Schedule, run: tuple[in
     assert [held(step) for step in range(steps)] == [free(step - step % per_epoch) for step in range(steps)]
 
 
-@settings(deadline=None)
 @given(
     schedule=st.one_of(*(KINDS[kind] for kind in ("linear", "cosine", "restarts", "cyclic", "onecycle"))),
     run=runs,
@@ -242,7 +238,6 @@ def test_the_run_ends_at_final(schedule: Schedule, run: tuple[int, int]) -> None
     assert at(10 * run[0]) == pytest.approx(schedule.final, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(schedule=st.one_of(*(KINDS[kind] for kind in ("linear", "cosine"))), run=runs)
 def test_final_holds_from_the_end_on(schedule: Schedule, run: tuple[int, int]) -> None:
     at = factor(schedule, *run)
@@ -250,7 +245,6 @@ def test_final_holds_from_the_end_on(schedule: Schedule, run: tuple[int, int]) -
     assert [at(step) for step in range(first, run[0])] == pytest.approx([schedule.final] * max(run[0] - first, 0))
 
 
-@settings(deadline=None)
 @given(
     schedule=st.one_of(*(KINDS[kind] for kind in ("constant", "linear", "cosine", "restarts"))),
     rise=st.integers(100, 800),
@@ -264,7 +258,6 @@ def test_warm_up_is_a_line_that_the_schedule_goes_on_from(schedule: Schedule, ri
     assert at(0) == warm.warmup_from
 
 
-@settings(deadline=None)
 @given(
     schedule=st.one_of(*(KINDS[kind] for kind in ("step", "multistep", "lambda"))),
     warmup=shares(0.05, 0.4),
@@ -284,7 +277,6 @@ def test_warm_up_rises_to_wherever_the_schedule_is_by_then(schedule: Schedule, w
     assert min(abs(top - value) for value in around) < 0.01
 
 
-@settings(deadline=None)
 @given(
     schedule=st.one_of(*(KINDS[kind] for kind in KINDS if kind not in {"onecycle", "lambda"})),
     run=runs,

@@ -48,7 +48,7 @@ def test_the_optimum_is_slsqps(members: int, pull: float, seed: int) -> None:
     np.testing.assert_allclose(found, theirs, atol=2e-4)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     members=st.integers(1, 12), images=st.integers(2, 60), seed=st.integers(0, 10**6), pull=st.sampled_from([0, 1, 50])
 )

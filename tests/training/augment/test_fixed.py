@@ -20,7 +20,7 @@ STATS = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
 
 
 @given(images=st.integers(1, 40), padding=st.integers(0, 3), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_crops_of_an_image_differ_and_fewer_are_the_first_of_more(images: int, padding: int, data: Any) -> None:  # noqa: ANN401
     augment, side = Augment(crop_padding=padding), 2 * padding + 1
     assert crops_there_are(augment) == side * side

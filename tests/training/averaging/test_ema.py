@@ -99,7 +99,7 @@ def test_network_and_average_share_nothing() -> None:
     assert all(torch.equal(value, kept[name]) for name, value in snapshot(ema.average(net, no_batches)).items())
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(stop=st.integers(0, 11), every=st.integers(1, 4), start=st.integers(0, 6))
 def test_stopping_anywhere_changes_no_bit(stop: int, every: int, start: int) -> None:
     net, same = tiny(), tiny()

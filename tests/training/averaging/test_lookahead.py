@@ -71,7 +71,7 @@ def test_a_constant_decay_is_the_papers() -> None:
     assert seen == pytest.approx([1, 2, 3, 4, 5 * alpha, *(5 * alpha + k for k in range(1, 5)), 10 * alpha])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(stop=st.integers(0, 11), every=st.integers(1, 4))
 def test_stopping_anywhere_changes_no_bit(stop: int, every: int) -> None:
     net, same = tiny(), tiny()

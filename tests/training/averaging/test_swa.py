@@ -81,7 +81,7 @@ def test_nothing_to_average_is_an_error() -> None:
         swa.average(net, batches())
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(stop=st.integers(0, 9), every=st.integers(1, 4), start=st.integers(0, 6))
 def test_stopping_anywhere_changes_no_bit(stop: int, every: int, start: int) -> None:
     net, same = tiny(channels_last=True), tiny(channels_last=True)

@@ -139,7 +139,7 @@ def test_the_smallest_hashes_of_each_class_are_held_out() -> None:
     assert part.classes == val.classes == split.classes
 
 
-@settings(max_examples=40, deadline=None, database=None)
+@settings(max_examples=40, database=None)
 @given(st.integers(0, 60), st.integers(1, 4), st.integers(0, 1000), st.floats(0.05, 0.95))
 def test_the_same_images_whatever_the_order_and_never_a_twin_on_both_sides(
     images: int, classes: int, seed: int, fraction: float

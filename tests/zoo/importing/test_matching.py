@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.zoo.importing.published import resnets
@@ -57,7 +57,6 @@ def test_against_a_pairing_by_hand() -> None:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_sorted_or_shuffled_names_give_the_same(ordered: bool, seed: int) -> None:
     names = sorted(THEIRS)

@@ -197,7 +197,7 @@ WHOLE = {kind: saved(kind) for kind in ("zip", "legacy", "safetensors")}
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mutated_files_are_read_or_refused_in_one_line(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     content = bytearray(WHOLE[kind])

@@ -16,7 +16,15 @@ from zoo.errors import CorruptError, DataError, NotFoundError
 from zoo.files import atomic_write
 from zoo.names import is_name
 
-__all__ = ["FORMAT", "Committee", "lockfile_text", "read_lockfile", "read_provenance", "write_lockfile"]
+__all__ = [
+    "FORMAT",
+    "Committee",
+    "lockfile_table",
+    "lockfile_text",
+    "read_lockfile",
+    "read_provenance",
+    "write_lockfile",
+]
 
 FORMAT = "menagerie.ensemble/1"
 
@@ -204,8 +212,10 @@ def _find(named: _Named, path: Path) -> Member:
     return Member(entry.name, entry, named.weight, named.temperature)
 
 
-def lockfile_text(committee: Committee, *, fitted_on: dict[str, Any] | None, metrics: dict[str, Any]) -> str:
-    """Return a committee of zoo entries as the text of an `ensemble.json`.
+def lockfile_table(
+    committee: Committee, *, fitted_on: dict[str, Any] | None = None, metrics: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a committee of zoo entries as an `ensemble.json` has it: as JSON, which knows lists and no tuples.
 
     Args:
         committee: its members must be zoo entries of one dataset; a cascade must be one of them.
@@ -222,10 +232,10 @@ def lockfile_text(committee: Committee, *, fitted_on: dict[str, Any] | None, met
     entries = [m.origin for m in committee.members if isinstance(m.origin, Entry) and not m.origin.external]
     if len(entries) != len(committee.members):
         raise DataError("somebody's predictions cannot be a member of a lockfile: there are no weights to run")
-    table = {
+    return {
         "format": FORMAT,
         "dataset": entries[0].card.dataset,
-        "classes": entries[0].card.classes,
+        "classes": list(entries[0].card.classes),
         "members": [
             {"name": m.name, "sha256": e.weights_digest, "weight": m.weight, "temperature": m.temperature}
             for m, e in zip(committee.members, entries, strict=True)
@@ -234,10 +244,14 @@ def lockfile_text(committee: Committee, *, fitted_on: dict[str, Any] | None, met
         "merge": committee.merge,
         "temperature": committee.temperature,
         "fitted_on": fitted_on,
-        "cascade": [asdict(stage) for stage in committee.cascade] or None,
-        "metrics": metrics,
+        "cascade": [{**asdict(stage), "members": list(stage.members)} for stage in committee.cascade] or None,
+        "metrics": metrics or {},
     }
-    return json.dumps(table, indent=1) + "\n"
+
+
+def lockfile_text(committee: Committee, *, fitted_on: dict[str, Any] | None, metrics: dict[str, Any]) -> str:
+    """Return a committee of zoo entries as the text of an `ensemble.json`; as `lockfile_table` otherwise."""
+    return json.dumps(lockfile_table(committee, fitted_on=fitted_on, metrics=metrics), indent=1) + "\n"
 
 
 def write_lockfile(
@@ -245,6 +259,6 @@ def write_lockfile(
 ) -> None:
     """Write a committee of zoo entries as `ensemble.json`, whole or not at all.
 
-    Arguments and errors are those of `lockfile_text`, and `StorageError`: the disk refuses.
+    Arguments and errors are those of `lockfile_table`, and `StorageError`: the disk refuses.
     """
     atomic_write(path, lockfile_text(committee, fitted_on=fitted_on, metrics=metrics).encode())

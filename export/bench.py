@@ -26,8 +26,7 @@ from ensemble.latency.measure import SECONDS, measure_in_turns, shuffled_batches
 from ensemble.latency.times import Latency
 from ensemble.module import Ensemble
 from export.runtime.answer import Floats
-from export.runtime.cascade import CascadeSession
-from export.runtime.session import Session
+from export.runtime.base import AnySession
 from tta.freeze import FrozenNet, Setting, best_precision
 from tta.predict import Precision
 from zoo.convert import DTYPES
@@ -110,7 +109,7 @@ class Bench:
     notes: list[str] = field(default_factory=list)
 
 
-def graph(session: Session | CascadeSession) -> Contender:
+def graph(session: AnySession) -> Contender:
     """Return a graph, or a cascade's stage graphs, as a contender."""
     return Contender(session.path.name, session.precision, lambda images: session.run(images.numpy()))
 
@@ -123,7 +122,7 @@ def torch_precision(precision: str, device: torch.device) -> Precision:
     return best_precision(device) if precision == "int8" else cast("Precision", precision)
 
 
-def load_model(session: Session | CascadeSession) -> Ensemble | Cascade:
+def load_model(session: AnySession) -> Ensemble | Cascade:
     """Return the ensemble that a graph is, as its lockfile names it.
 
     Raises:

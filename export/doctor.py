@@ -5,12 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from export.machine import Machine
-from zoo.errors import UsageError
+from export.devices import CUDA, TENSORRT, check_device
+from export.machine import Machine, dotted
 
-__all__ = ["DEVICES", "DRIVERS", "Finding", "best_device", "diagnose", "works"]
-
-DEVICES = ("cpu", "cuda", "tensorrt")
+__all__ = ["DRIVERS", "Finding", "best_device", "diagnose", "works"]
 
 DRIVERS = {11: 450, 12: 525, 13: 580}
 """CUDA's major version -> the first driver that runs it.
@@ -53,13 +51,13 @@ def diagnose(machine: Machine, device: str | None = None) -> list[Finding]:
 
     Args:
         machine: as it was found.
-        device: that graphs are to run on, one of `DEVICES` [default: `best_device`].
+        device: that graphs are to run on, one of `export.devices.DEVICES` [default: `best_device`].
 
     Raises:
         UsageError: there is no such device.
     """
-    if device is not None and device not in DEVICES:
-        raise UsageError(f"--device {device!r}; there are {', '.join(DEVICES)}")
+    if device is not None:
+        check_device(device, what="--device")
     asked = device or best_device(machine)
     found = list(chain(_package(machine), _card(machine, asked)))
     if machine.providers is not None and machine.gpus:
@@ -121,7 +119,7 @@ def _card(machine: Machine, asked: str) -> Iterator[Finding]:
 
 def _built(machine: Machine) -> Iterator[Finding]:
     """Look at what ONNX Runtime was built for."""
-    if "CUDAExecutionProvider" not in (machine.providers or ()):
+    if CUDA not in (machine.providers or ()):
         here = [name for name in machine.packages if name.startswith("onnxruntime")]
         yield Finding(
             f"there is a GPU ({machine.gpus[0].name}), and the installed ONNX Runtime has no CUDA",
@@ -138,22 +136,22 @@ def _driver(machine: Machine) -> Iterator[Finding]:
     if machine.driver_cuda is not None and machine.driver_cuda[0] < needs:
         least = f" to {DRIVERS[needs]} or newer" if needs in DRIVERS else ""
         yield Finding(
-            f"ONNX Runtime needs CUDA {_dotted(machine.runtime_cuda)}, and the driver {machine.driver or ''} runs "
-            f"CUDA up to {_dotted(machine.driver_cuda)}".replace("  ", " "),
+            f"ONNX Runtime needs CUDA {dotted(machine.runtime_cuda)}, and the driver {machine.driver or ''} runs "
+            f"CUDA up to {dotted(machine.driver_cuda)}".replace("  ", " "),
             f"update the driver{least}, {older}",
         )
     old = next((gpu for gpu in machine.gpus if gpu.capability < _OLDEST.get(needs, (0, 0))), None)
     if old is not None:
         yield Finding(
-            f"{old.name} has compute capability {_dotted(old.capability)}, and CUDA {needs} begins at "
-            f"{_dotted(_OLDEST[needs])}",
+            f"{old.name} has compute capability {dotted(old.capability)}, and CUDA {needs} begins at "
+            f"{dotted(_OLDEST[needs])}",
             f"use a newer GPU, {older}",
         )
 
 
 def _libraries(machine: Machine) -> Iterator[Finding]:
     """Look at the libraries of CUDA and cuDNN."""
-    if machine.runtime_cuda is None or "CUDAExecutionProvider" not in (machine.providers or ()):
+    if machine.runtime_cuda is None or CUDA not in (machine.providers or ()):
         return
     needs, torch = machine.runtime_cuda[0], machine.torch_cuda
     missing = (machine.links.get("cuda") or "").partition(":")[0]
@@ -161,7 +159,7 @@ def _libraries(machine: Machine) -> Iterator[Finding]:
         missing = "" if works(machine, "cuda") else "cuDNN"
     if torch is not None and torch[0] != needs:
         yield Finding(
-            f"ONNX Runtime is built for CUDA {_dotted(machine.runtime_cuda)} and PyTorch for {_dotted(torch)}"
+            f"ONNX Runtime is built for CUDA {dotted(machine.runtime_cuda)} and PyTorch for {dotted(torch)}"
             + (f": {missing} is missing" if missing else ": a process that has both loads one's cuDNN for the other"),
             f"install PyTorch for CUDA {needs} (https://pytorch.org/get-started/locally)"
             + (f", or {_WITH_LIBRARIES}" if missing else ""),
@@ -178,7 +176,7 @@ def _tensorrt(machine: Machine, asked: str) -> Iterator[Finding]:
     """Look at TensorRT, if somebody wants it."""
     if asked != "tensorrt" or works(machine, "tensorrt"):
         return
-    if "TensorrtExecutionProvider" not in (machine.providers or ()):
+    if TENSORRT not in (machine.providers or ()):
         yield Finding("the installed ONNX Runtime has no TensorRT", "use --device cuda, or pip install onnxruntime-gpu")
         return
     found = re.match(r"(libnv\w+\.so\.(\d+))", machine.links.get("tensorrt") or "")
@@ -189,7 +187,3 @@ def _tensorrt(machine: Machine, asked: str) -> Iterator[Finding]:
             f"{found[1]} of TensorRT is missing",
             f"pip install '{package}=={found[2]}.*', and put its folder tensorrt_libs on LD_LIBRARY_PATH",
         )
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"

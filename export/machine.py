@@ -1,19 +1,19 @@
 """What a machine has to run graphs with: processor, GPUs, driver, libraries, and which providers really run one."""
 
-import ctypes
 import importlib.metadata
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.latency.hardware import Hardware, hardware, versions
+from ensemble.latency.hardware import Hardware, hardware, read_text, versions
+from export.devices import DEVICES
+from export.driver import Gpu, cuda_and_gpus, driver_version
 from export.trial import apart
 
-__all__ = ["FAST", "Gpu", "Machine", "Trial", "fast", "look", "parse_flags"]
+__all__ = ["FAST", "Machine", "Trial", "dotted", "fast", "look", "parse_flags"]
 
 FAST = {
     "int8": {
@@ -34,21 +34,6 @@ _PACKAGES = re.compile(
 )
 _NVIDIA = "0x10de"
 _DISPLAY = "0x03"  # of PCI's classes, as `0x030200`
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """An NVIDIA GPU as its driver describes it.
-
-    Attributes:
-        name: e.g. `NVIDIA H100 80GB HBM3`.
-        memory: in GiB.
-        capability: of computing, e.g. (9, 0).
-    """
-
-    name: str
-    memory: float
-    capability: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -127,17 +112,22 @@ def parse_flags(cpuinfo: str) -> frozenset[str]:
     return frozenset(found[1].split()) if found else frozenset()
 
 
+def dotted(version: tuple[int, int] | None) -> str:
+    """Return a version of CUDA, or a compute capability, for people."""
+    return "none" if version is None else f"{version[0]}.{version[1]}"
+
+
 def look() -> Machine:
     """Look at this machine; it takes a few seconds."""
     about = hardware()
-    cuda, gpus = _gpus()
+    cuda, gpus = cuda_and_gpus()
     said = versions()
     runtime = apart("runtime")
     links: dict[str, str | None] = runtime.get("links", {})
     providers = tuple(runtime["providers"]) if "providers" in runtime else None
     trials = {}
-    for device, provider in (("cpu", "CPU"), ("cuda", "CUDA"), ("tensorrt", "Tensorrt")):
-        if f"{provider}ExecutionProvider" not in (providers or ()):
+    for device, provider in DEVICES.items():
+        if provider not in (providers or ()):
             trials[device] = Trial(works=False, reason="ONNX Runtime was built without it" if providers else None)
         elif device != "cpu" and not gpus:
             trials[device] = Trial(works=False, reason=links.get(device) or "there is no GPU")
@@ -148,12 +138,12 @@ def look() -> Machine:
     return Machine(
         python=str(said["python"]),
         hardware=about,
-        flags=parse_flags(_read("/proc/cpuinfo")),
+        flags=parse_flags(read_text("/proc/cpuinfo")),
         packages=_packages() | ({"torch": said["torch"]} if said["torch"] else {}),
         gpus=gpus,
         cards=_cards(Path("/sys/bus/pci/devices")),
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        driver=_driver(),
+        driver=driver_version(),
         driver_cuda=cuda,
         runtime_cuda=_version(runtime.get("cuda") or ""),
         torch_cuda=(int(torch_cuda[1]), int(torch_cuda[2])) if torch_cuda else None,
@@ -171,14 +161,6 @@ def _version(text: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _read(path: str) -> str:
-    """Return the text of a file, or nothing if it cannot be read: other systems have no such files."""
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
 def _packages() -> dict[str, str]:
     """Return name -> version of the packages that matter, sorted."""
     found = {}
@@ -191,53 +173,5 @@ def _packages() -> dict[str, str]:
 
 def _cards(folder: Path) -> int:
     """Return how many display adapters of NVIDIA's are on the bus, as Linux lists it; 0 elsewhere."""
-    vendors = [file for file in folder.glob("*/vendor") if _read(str(file)).strip() == _NVIDIA]
-    return sum(_read(str(file.with_name("class"))).startswith(_DISPLAY) for file in vendors)
-
-
-def _library(*names: str) -> Any | None:  # noqa: ANN401  # what it has, it does not say
-    """Return the library of NVIDIA's driver, by its name on Windows and elsewhere; None if it is not there."""
-    try:
-        return ctypes.CDLL(names[sys.platform != "win32"])
-    except OSError:
-        return None
-
-
-def _gpus() -> tuple[tuple[int, int] | None, tuple[Gpu, ...]]:
-    """Return the newest CUDA that the driver runs, None without a driver, and its GPUs.
-
-    https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html
-    """
-    cuda = _library("nvcuda.dll", "libcuda.so.1")
-    number, count = ctypes.c_int(0), ctypes.c_int(0)
-    if cuda is None or cuda.cuDriverGetVersion(ctypes.byref(number)) != 0:
-        return None, ()
-    newest = (number.value // 1000, number.value % 1000 // 10)
-    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return newest, ()
-    found = []
-    for index in range(count.value):
-        device, name, size = ctypes.c_int(0), ctypes.create_string_buffer(256), ctypes.c_size_t(0)
-        cuda.cuDeviceGet(ctypes.byref(device), index)
-        cuda.cuDeviceGetName(name, len(name), device)
-        cuda.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-        numbers = [ctypes.c_int(0), ctypes.c_int(0)]
-        for value, attribute in zip(numbers, (75, 76), strict=True):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
-            cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        capability = (numbers[0].value, numbers[1].value)
-        found.append(Gpu(name.value.decode(errors="replace"), size.value / 2**30, capability))
-    return newest, tuple(found)
-
-
-def _driver() -> str | None:
-    """Return the version of NVIDIA's driver, None without one.
-
-    https://docs.nvidia.com/deploy/nvml-api/group__nvmlSystemQueries.html
-    """
-    nvml = _library("nvml.dll", "libnvidia-ml.so.1")
-    text = ctypes.create_string_buffer(96)
-    if nvml is None or nvml.nvmlInit_v2() != 0:
-        return None
-    known = nvml.nvmlSystemGetDriverVersion(text, len(text)) == 0
-    nvml.nvmlShutdown()
-    return text.value.decode(errors="replace") if known else None
+    vendors = [file for file in folder.glob("*/vendor") if read_text(str(file)).strip() == _NVIDIA]
+    return sum(read_text(str(file.with_name("class"))).startswith(_DISPLAY) for file in vendors)

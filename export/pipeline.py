@@ -1,7 +1,6 @@
 """Exporting an ensemble: traced, rewritten, in the precision asked for, held to PyTorch, and then put in its place."""
 
 import importlib.metadata
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from ensemble.cascade.run import Cascade
 from ensemble.cascade.stages import steps
 from ensemble.lockfile import Committee
 from ensemble.module import Ensemble
+from export.graph.external import is_weights_of, put_in_place
 from export.graph.half import to_half
 from export.graph.modules import Stage, Whole
 from export.graph.pixels import PixelEnsemble
@@ -121,8 +121,9 @@ def check_target(path: Path, *, cascade: bool) -> None:
     if cascade:
         if path.suffix == ".onnx" or path.is_file():
             raise UsageError(f"-o {str(path)!r}: a cascade is a graph a stage, so give a folder")
-        ours = {name for file in stage_files(path) for name in (file.name, f"{file.name}.data")}
-        if path.is_dir() and {file.name for file in path.iterdir()} - ours:
+        graphs = [file.name for file in stage_files(path)]
+        there = [file.name for file in path.iterdir()] if path.is_dir() else []
+        if any(name not in graphs and not any(is_weights_of(name, graph) for graph in graphs) for name in there):
             raise UsageError(f"-o {str(path)!r} has other files than stage graphs: give a new folder")
     elif path.suffix != ".onnx" or path.is_dir():
         raise UsageError(f"-o {str(path)!r} is not the name of a file that ends in .onnx")
@@ -261,22 +262,7 @@ def _place(path: Path, *, folder: bool) -> Iterator[Path]:
         made = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent)
     with made as name:
         yield Path(name)
-        with storage_errors(path):
-            files = sorted(Path(name).iterdir(), reverse=True)  # the weights first: the graph needs them
-            stale = len(files) == 1 and _has_weights_beside(path)
-            for file in files:
-                os.replace(file, path.parent / file.name)  # noqa: PTH105
-            if stale:
-                path.with_name(f"{path.name}.data").unlink(missing_ok=True)
-
-
-def _has_weights_beside(path: Path) -> bool:
-    """Say whether there is a graph already, with weights in a file that nothing else needs."""
-    try:
-        tensors = onnx.load(str(path), load_external_data=False).graph.initializer
-    except Exception:  # noqa: BLE001  # whatever lies there, it is no graph
-        return False
-    return any(entry.value == f"{path.name}.data" for tensor in tensors for entry in tensor.external_data)
+        put_in_place(Path(name) / path.name, path)
 
 
 def _versions() -> dict[str, str]:

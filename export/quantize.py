@@ -222,9 +222,10 @@ class _Bench:
 
     def _run(self, model: onnx.ModelProto) -> Floats:
         """Return the members' probabilities, `[N, M, C]`."""
-        path = self._folder / "trial.onnx"
-        _save(model, path)
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:  # or each trial's weights would stay
+            path = Path(folder) / "trial.onnx"
+            _save(model, path)
+            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         starts: Sequence[int] = range(0, len(self._images), _BATCH)
         parts = [session.run([self._output], {"images": self._images[n : n + _BATCH]})[0] for n in starts]
         values = np.concatenate(parts)

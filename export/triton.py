@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.devices import CUDA_OPTIONS, check_device, tensorrt_options
 from export.pbtxt import Enum, parse_text, to_text
 from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
 from zoo.files import atomic_write, storage_errors
@@ -42,12 +43,6 @@ DELAY = 2000
 _ENGINES = "/tmp/tensorrt-engines"  # noqa: S108  # of the server, whose container has nobody else's files
 """Where the server keeps TensorRT's engines, which take minutes to build: a volume there survives its container."""
 
-_CUDA = {
-    "cudnn_conv_algo_search": "EXHAUSTIVE",
-    "cudnn_conv_use_max_workspace": "1",
-    "prefer_nhwc": "1",  # the layout of tensor cores
-    "use_tf32": "0",  # fp32 is fp32, as the gate measured it
-}
 _KINDS = {None: "KIND_AUTO", "cpu": "KIND_CPU", "cuda": "KIND_GPU", "tensorrt": "KIND_GPU"}
 
 
@@ -84,8 +79,8 @@ class Service:
     def __post_init__(self) -> None:
         if not is_name(self.name):
             raise UsageError(f"--name {self.name!r}: names match [a-z0-9][a-z0-9._-]*")
-        if self.device not in _KINDS:
-            raise UsageError(f"unknown device {self.device!r}; there are {', '.join(filter(None, _KINDS))}")
+        if self.device is not None:
+            check_device(self.device)
         if min(self.max_batch, self.instances, self.delay + 1) < 1:
             raise UsageError("max_batch and instances are numbers from 1, and delay is one from 0")
         split = next((name for name in self.classes if name.splitlines() != [name]), None)
@@ -141,7 +136,7 @@ def config(service: Service) -> dict[str, Any]:
     }
     if service.device != "cpu":
         gpu = [_tensorrt(service)] if service.device == "tensorrt" else []
-        gpu.append(_accelerator("cuda", _CUDA))  # also of what TensorRT cannot run
+        gpu.append(_accelerator("cuda", CUDA_OPTIONS))  # also of what TensorRT cannot run
         fields["optimization"] = {"execution_accelerators": {"gpu_execution_accelerator": gpu}}
     return fields
 
@@ -155,18 +150,10 @@ def _accelerator(name: str, options: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _tensorrt(service: Service) -> dict[str, Any]:
-    """Return the accelerator for engines that take any batch: without profiles, each new size would build one."""
-    height, width = service.image
-    sizes = {"min": 1, "opt": max(1, service.max_batch // 4), "max": service.max_batch}
-    options = {
-        "precision_mode": service.precision.upper(),
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": _ENGINES,
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": _ENGINES,
-        **{f"trt_profile_{key}_shapes": f"images:{batch}x{height}x{width}x3" for key, batch in sizes.items()},
-    }
-    return _accelerator("tensorrt", options)
+    """Return the accelerator for TensorRT's engines."""
+    usual = max(1, service.max_batch // 4)
+    engines = tensorrt_options(service.image, _ENGINES, usual=usual, largest=service.max_batch)
+    return _accelerator("tensorrt", {"precision_mode": service.precision.upper(), **engines})
 
 
 @contextmanager

@@ -15,10 +15,12 @@ from zoo.cli.types import PATH, TEXT
 from zoo.errors import MenagerieError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from export.bench import Bench, Contender
-    from export.runtime import CascadeSession, Session
+    from export.runtime.base import AnySession
     from zoo.data.split import Pixels
 
 __all__ = ["command"]
@@ -70,8 +72,9 @@ def command(
     check_output("--json", json_to, [path for path in models if path.is_file()])
 
     from export.bench import bench, graph
+    from export.devices import CPU
     from export.runtime import open_session
-    from export.runtime.providers import CPU, threads_of
+    from export.runtime.providers import threads_of
     from zoo.allocator import keep_freed_memory
     from zoo.cli.progress import Progress
 
@@ -115,9 +118,7 @@ def _named(contenders: "list[Contender]", models: tuple[Path, ...]) -> "list[Con
     return [replace(one, name=str(path)) for one, path in zip(contenders, models, strict=True)]
 
 
-def _pictures(
-    session: "Session | CascadeSession", data: Path | None, most: int, notes: list[str]
-) -> "tuple[Pixels, str]":
+def _pictures(session: "AnySession", data: Path | None, most: int, notes: list[str]) -> "tuple[Pixels, str]":
     """Return images to be timed on, and what they are, in words: test images, or noise if there are none here."""
     import numpy as np
 
@@ -136,7 +137,7 @@ def _pictures(
     return split.images[split.order[:count]], f"{dataset} test {split.fingerprint[:16]}, {count} images"
 
 
-def _pytorch(session: "Session | CascadeSession", place: str, notes: list[str]) -> "list[Contender]":
+def _pytorch(session: "AnySession", place: str, notes: list[str]) -> "list[Contender]":
     """Return PyTorch's contenders; none, and a note, if it cannot run the ensemble here."""
     import torch
 
@@ -154,9 +155,7 @@ def _pytorch(session: "Session | CascadeSession", place: str, notes: list[str]) 
     return torch_contenders(model, torch_precision(session.precision, device), device)
 
 
-def _table(
-    sessions: "list[Session | CascadeSession]", found: "Bench", place: str, threads: int, images: str
-) -> dict[str, Any]:
+def _table(sessions: "Sequence[AnySession]", found: "Bench", place: str, threads: int, images: str) -> dict[str, Any]:
     """Return all that was measured, and on what, for JSON."""
     from ensemble.latency.hardware import hardware, versions
     from zoo.allocator import allocator_setting

@@ -30,12 +30,12 @@ def command(*, device: str | None, as_json: bool) -> int:
       ensemble doctor
       ensemble doctor --device cuda --json
     """
-    from export.doctor import DEVICES, best_device, diagnose, works
+    from export.devices import check_device
+    from export.doctor import best_device, diagnose, works
     from export.machine import look
-    from zoo.errors import UsageError
 
-    if device is not None and device not in DEVICES:  # before looking, which takes seconds
-        raise UsageError(f"--device {device!r}; there are {', '.join(DEVICES)}")
+    if device is not None:  # before looking, which takes seconds
+        check_device(device, what="--device")
     machine = look()
     asked = device or best_device(machine)
     findings, fine = diagnose(machine, device), works(machine, asked)
@@ -57,25 +57,25 @@ def command(*, device: str | None, as_json: bool) -> int:
 
 def _lines(machine: "Machine") -> Iterator[tuple[str, str]]:
     """Yield what there is, as names and texts."""
-    from export.machine import fast
+    from export.devices import DEVICES
+    from export.machine import dotted, fast
 
     packages = dict(machine.packages)
     libraries = {name: packages.pop(name) for name in machine.packages if name.startswith(("nvidia-", "tensorrt"))}
     yield "python", f"{machine.python}, {machine.hardware.system}"
     yield "packages", _versions(packages)
     yield "processor", str(machine.hardware)
-    quick = [f"{precision} ({name})" for precision, name in fast(machine.flags).items()]
-    yield "", f"faster than in fp32: {', '.join(quick) or 'nothing that it tells of'}"
+    yield "", _quick(fast(machine.flags))
     for number, gpu in enumerate(machine.gpus):
         capability = ".".join(map(str, gpu.capability))
         yield f"GPU {number}", f"{gpu.name}, {gpu.memory:.0f} GiB, compute capability {capability}"
     if not machine.gpus:
         yield "GPU", f"none, of {machine.cards} NVIDIA cards" if machine.cards else "none"
     if machine.driver_cuda:
-        yield "driver", f"{machine.driver or 'of an unknown version'}, for CUDA up to {_dotted(machine.driver_cuda)}"
+        yield "driver", f"{machine.driver or 'of an unknown version'}, for CUDA up to {dotted(machine.driver_cuda)}"
     yield (
         "CUDA",
-        f"ONNX Runtime is built for {_dotted(machine.runtime_cuda)}, PyTorch for {_dotted(machine.torch_cuda)}",
+        f"ONNX Runtime is built for {dotted(machine.runtime_cuda)}, PyTorch for {dotted(machine.torch_cuda)}",
     )
     if libraries:
         yield "", _versions(libraries)
@@ -83,17 +83,25 @@ def _lines(machine: "Machine") -> Iterator[tuple[str, str]]:
         yield "", f"{name}  {path}"
     for device, trial in machine.trials.items():
         yield device, "runs graphs" if trial.works else f"runs no graphs: {trial.reason or machine.broken}"
-    others = [name for name in machine.providers or () if name.removesuffix("ExecutionProvider") not in _OURS]
+    others = [name for name in machine.providers or () if name not in DEVICES.values()]
     if others:
         yield "providers", f"built in, and not used: {', '.join(others)}"
 
 
-_OURS = ("CPU", "CUDA", "Tensorrt")
+def _quick(found: dict[str, str]) -> str:
+    """Return what a processor computes faster than fp32, and which of it ONNX Runtime makes use of.
+
+    Args:
+        found: precision -> instruction set, as `export.machine.fast` gives them.
+    """
+    each = [f"{precision} ({name})" for precision, name in found.items()]
+    said = f"faster than in fp32: {', '.join(each) or 'nothing that it tells of'}"
+    if "bf16" not in found:
+        return said
+    if found["bf16"] == "Arm":
+        return f"{said}; ONNX Runtime multiplies the matrices of fp32 graphs in bf16 here"
+    return f"{said}; ONNX Runtime computes no bf16 on x86 CPUs: int8 is its fast precision here"
 
 
 def _versions(packages: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in packages.items())
-
-
-def _dotted(version: tuple[int, int] | None) -> str:
-    return "none" if version is None else f"{version[0]}.{version[1]}"

@@ -1,6 +1,7 @@
 """`ensemble export`: an ensemble as one ONNX graph."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,15 @@ from zoo.cli.exporting import export_options, run_export
 from zoo.cli.group import complain
 from zoo.cli.types import PATH, TEXT
 from zoo.errors import UsageError
+from zoo.names import is_name
 
 if TYPE_CHECKING:
     from ensemble.lockfile import Committee
 
 __all__ = ["command"]
+
+_ENSEMBLE = "ensemble"
+_LONGEST = 64  # characters of a name that is made up
 
 
 @click.command("export")
@@ -23,7 +28,7 @@ __all__ = ["command"]
 @committee_options
 @click.option("-o", "--output", type=PATH, help="The graph to write, model.onnx; for a cascade, a folder.")
 @click.option("--triton", type=PATH, help="Write a Triton model repository into this folder, with the graph in it.")
-@click.option("--name", type=TEXT, help="Of the model in the repository [default: the lockfile's name].")
+@click.option("--name", type=TEXT, help="Of the model in the repository [default: after the lockfile].")
 @export_options
 def command(
     *,
@@ -73,8 +78,15 @@ def command(
 def _called(committee: "Committee", path: Path | None) -> str:
     """Return what a model is called unless somebody says so: as its lockfile, or its only member."""
     if path is None:
-        return committee.members[0].name if len(committee.members) == 1 else "ensemble"
-    return path.stem
+        return committee.members[0].name if len(committee.members) == 1 else _ENSEMBLE
+    return _valid(path.stem)
+
+
+def _valid(text: str) -> str:
+    """Return a text as a name: in lower case, and with a - for whatever else names do not have."""
+    if is_name(text):
+        return text
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower())[:_LONGEST].strip("._-") or _ENSEMBLE
 
 
 def _to_triton(committee: "Committee", table: dict[str, Any], repository: Path, name: str, **options: Any) -> None:  # noqa: ANN401
@@ -106,8 +118,9 @@ def _to_triton(committee: "Committee", table: dict[str, Any], repository: Path, 
 
 def _lockfile(committee: Any, path: Path | None) -> dict[str, Any]:  # noqa: ANN401
     """Return the lockfile of a committee: as it is in its file, if it is from one."""
-    from ensemble.lockfile import lockfile_text
+    from ensemble.lockfile import lockfile_table
 
-    text = path.read_text(encoding="utf-8-sig") if path else lockfile_text(committee, fitted_on=None, metrics={})
-    table: dict[str, Any] = json.loads(text)
+    if path is None:
+        return lockfile_table(committee)
+    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     return table

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Hardware", "hardware", "parse_cpuinfo", "rounding", "versions"]
+__all__ = ["Hardware", "hardware", "parse_cpuinfo", "read_text", "rounding", "versions"]
 
 _FAST = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimddp", "bf16", "i8mm", "sve")
 """Instruction sets that kernels choose between, and that virtual machines hide: a model's name does not tell them."""
@@ -116,11 +116,19 @@ def parse_cpuinfo(text: str) -> tuple[str, int]:
     return name + (f" ({'; '.join(details)})" if details else ""), len(cores)
 
 
+def read_text(path: str) -> str:
+    """Return the text of a file, or nothing if it cannot be read: other systems have no such files."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def _cpu() -> tuple[str, int]:
     """Return the CPU's model and how many physical cores there are."""
     name, cores = "", 0
     if sys.platform.startswith("linux"):
-        name, cores = parse_cpuinfo(_read("/proc/cpuinfo"))
+        name, cores = parse_cpuinfo(read_text("/proc/cpuinfo"))
     elif sys.platform == "darwin":
         name, cores = _sysctl("machdep.cpu.brand_string"), int(_sysctl("hw.physicalcpu") or 0)
     return name or platform.processor() or "unknown CPU", cores or os.cpu_count() or 1
@@ -130,10 +138,10 @@ def _processors(cores: int) -> float:
     """Return how many logical processors this process may keep busy."""
     everywhere = not hasattr(os, "sched_getaffinity")  # macOS and Windows do not tell
     allowed = os.cpu_count() or cores if everywhere else len(os.sched_getaffinity(0))
-    quota, period = (_read("/sys/fs/cgroup/cpu.max").split() or ["max", "1"])[:2]  # control groups, version 2
+    quota, period = (read_text("/sys/fs/cgroup/cpu.max").split() or ["max", "1"])[:2]  # control groups, version 2
     if quota == "max":  # or version 1, where no quota is -1
-        quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").strip() or "-1"
-        period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us").strip() or "1"
+        quota = read_text("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").strip() or "-1"
+        period = read_text("/sys/fs/cgroup/cpu/cpu.cfs_period_us").strip() or "1"
     share = float(quota) / float(period)
     return min(float(allowed), share) if share > 0 else float(allowed)
 
@@ -160,7 +168,9 @@ def _accelerator(device: str) -> tuple[str, str | None]:
 
 def _nvidia_driver() -> str | None:
     """Return the version of NVIDIA's driver; of every GPU in a machine it is the same."""
-    found = re.search(r"Kernel Module\D*?(?:x86_64|aarch64)?\s+(\d+(?:\.\d+)+)", _read("/proc/driver/nvidia/version"))
+    found = re.search(
+        r"Kernel Module\D*?(?:x86_64|aarch64)?\s+(\d+(?:\.\d+)+)", read_text("/proc/driver/nvidia/version")
+    )
     if found:
         return found[1]
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -172,7 +182,9 @@ def _torch_version() -> str | None:
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return None
-    said = re.search(r"^__version__ = '([^']+)'", _read(str(Path(found.origin).parent / "version.py")), re.MULTILINE)
+    said = re.search(
+        r"^__version__ = '([^']+)'", read_text(str(Path(found.origin).parent / "version.py")), re.MULTILINE
+    )
     return said[1] if said else _version("torch")
 
 
@@ -192,12 +204,4 @@ def _output(words: list[str]) -> str:
     try:
         return subprocess.run(words, check=True, capture_output=True, text=True, timeout=20).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def _read(path: str) -> str:
-    """Return the text of a file, or nothing if it cannot be read: other systems have no such files."""
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
         return ""

@@ -1,12 +1,15 @@
 """Writing a graph: one file, or, above what a file of its format can hold, one more with the weights beside it."""
 
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
+from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
-from zoo.files import storage_errors
+from export.graph.external import weights_name
+from zoo.files import sha256_file, storage_errors
 
 __all__ = ["EXTERNAL_FROM", "drop_output", "save", "stamp"]
 
@@ -17,7 +20,7 @@ _SMALL = 1024
 
 
 def save(model: onnx.ModelProto, path: Path, *, external_from: int = EXTERNAL_FROM) -> list[Path]:
-    """Write a graph, and beside it `NAME.data` with its weights if they are many; the graph then knows them by name.
+    """Write a graph, and beside it a file with its weights if they are many; the graph then knows that by its name.
 
     Args:
         model: its weights are moved out of it if they get a file of their own.
@@ -25,26 +28,36 @@ def save(model: onnx.ModelProto, path: Path, *, external_from: int = EXTERNAL_FR
         external_from: see `EXTERNAL_FROM`.
 
     Returns:
-        The files written.
+        The files written, the graph first.
 
     Raises:
         StorageError: the disk refuses.
     """
-    data = path.with_name(f"{path.name}.data")
     with storage_errors(path):
-        if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < external_from:
-            path.write_bytes(model.SerializeToString(deterministic=True))
-            return [path]
-        data.unlink(missing_ok=True)  # or it would be appended to
-        onnx.save_model(
-            model,
-            str(path),
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            location=data.name,
-            size_threshold=_SMALL,
-        )
-    return [path, data]
+        outside = sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= external_from
+        data = _move_out(model, path) if outside else None
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    return [path] if data is None else [path, data]
+
+
+def _move_out(model: onnx.ModelProto, path: Path) -> Path | None:
+    """Write a model's large weights into a file and leave its name in them; return the file, None if there are none."""
+    part = path.with_name(f".{uuid.uuid4().hex}.data")  # its name is known once it is written
+    try:
+        convert_model_to_external_data(model, location=part.name, size_threshold=_SMALL)
+        write_external_data_tensors(model, str(path.parent))
+        if not part.exists():
+            return None
+        data = path.with_name(weights_name(path.name, sha256_file(part)))
+        part.chmod(0o644)  # onnx's 0600 would hide it from other users, whose server may read the graph
+        part.replace(data)
+    finally:
+        part.unlink(missing_ok=True)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = data.name
+    return data
 
 
 def stamp(model: onnx.ModelProto, path: Path, props: Mapping[str, str]) -> None:

@@ -8,14 +8,13 @@ import onnx
 import torch
 from torch import nn
 
+from export.devices import LARGEST_BATCH
 from zoo.errors import DataError
 
-__all__ = ["BATCH", "IMAGES", "LARGEST_BATCH", "trace"]
+__all__ = ["BATCH", "IMAGES", "trace"]
 
 IMAGES, BATCH = "images", "batch"
 """Names of the input, and of its first dimension."""
-
-LARGEST_BATCH = 4096
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 

@@ -4,21 +4,30 @@ Launching a network's kernels one after the other costs a CPU more than a GPU ta
 CUDA graph launches all of them at once. It is recorded for one batch size and for fixed addresses, so batches are
 padded to the next of a few sizes, each with buffers of its own:
 https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#using-cuda-graphs-preview
+
+ONNX Runtime keeps a graph for the thread that recorded it, and while it records one, what another thread asks of CUDA
+may fail (`PerThreadContext` in its cuda_execution_provider.h, `CaptureBegin` in cuda_graph.cc). So one thread of the
+process does it all.
 """
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from export.devices import LARGEST_BATCH
 from export.runtime.answer import Floats
-from export.runtime.providers import LARGEST_BATCH
 
-__all__ = ["BoundRuns", "bucket"]
+__all__ = ["BoundRuns", "bucket", "on_gpu_thread"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_GPU_THREAD = ThreadPoolExecutor(1, thread_name_prefix="gpu")  # it starts with its first work
 
 
 def bucket(images: int) -> int:
@@ -34,6 +43,14 @@ def bucket(images: int) -> int:
     return smaller if smaller >= 48 and images <= smaller else power  # noqa: PLR2004
 
 
+def on_gpu_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Call a function on the thread that may ask something of CUDA, and return what it returns.
+
+    That thread itself must not call this.
+    """
+    return _GPU_THREAD.submit(function, *args, **kwargs).result()
+
+
 @dataclass(frozen=True)
 class _Buffers:
     """What a batch size has on the GPU: its input, its outputs, and what binds them."""
@@ -45,7 +62,7 @@ class _Buffers:
 
 
 class BoundRuns:
-    """Batches of an ONNX Runtime session on a GPU; one at a time.
+    """Batches of an ONNX Runtime session on a GPU; one at a time, with those of all other sessions.
 
     Args:
         session: on the CUDA provider, with CUDA graphs enabled.
@@ -57,7 +74,6 @@ class BoundRuns:
         (self._shape,) = [tuple(node.shape[1:]) for node in session.get_inputs()]
         self._outputs = {node.name: tuple(node.shape[1:]) for node in session.get_outputs()}
         self._buffers: dict[int, _Buffers] = {}
-        self._lock = threading.Lock()
 
     def run(self, images: npt.NDArray[np.uint8], names: Sequence[str]) -> list[Floats]:
         """Return outputs by their names, N rows each.
@@ -66,20 +82,22 @@ class BoundRuns:
             images: uint8 `[N, H, W, 3]`, N from 1.
             names: of outputs.
         """
-        parts = [self._run(images[n : n + LARGEST_BATCH], names) for n in range(0, len(images), LARGEST_BATCH)]
+        parts = [self._padded(images[n : n + LARGEST_BATCH], names) for n in range(0, len(images), LARGEST_BATCH)]
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    def _run(self, images: npt.NDArray[np.uint8], names: Sequence[str]) -> list[Floats]:
-        size = bucket(len(images))
-        padded = np.zeros((size, *self._shape), np.uint8)
+    def _padded(self, images: npt.NDArray[np.uint8], names: Sequence[str]) -> list[Floats]:
+        padded = np.zeros((bucket(len(images)), *self._shape), np.uint8)
         padded[: len(images)] = images
-        with self._lock:
-            if size not in self._buffers:
-                self._buffers[size] = self._bind(size)
-            buffers = self._buffers[size]
-            buffers.images.update_inplace(padded)
-            self._session.run_with_iobinding(buffers.binding, buffers.options)
-            return [buffers.outputs[name].numpy()[: len(images)].copy() for name in names]
+        return [values[: len(images)] for values in on_gpu_thread(self._run, padded, names)]
+
+    def _run(self, images: npt.NDArray[np.uint8], names: Sequence[str]) -> list[Floats]:
+        size = len(images)
+        if size not in self._buffers:
+            self._buffers[size] = self._bind(size)
+        buffers = self._buffers[size]
+        buffers.images.update_inplace(images)
+        self._session.run_with_iobinding(buffers.binding, buffers.options)
+        return [buffers.outputs[name].numpy().copy() for name in names]
 
     def _bind(self, size: int) -> _Buffers:
         """Return the buffers of a batch size; its first run records the graph."""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ensemble.cascade.stages import Stage, Step, check_stages, steps
 from ensemble.merge import Vote, merge
 from export.runtime.answer import Answer, Floats, check_images
+from export.runtime.base import AnySession, Options
 from export.runtime.session import Session
 from zoo.errors import CorruptError, NotFoundError
 
@@ -21,59 +22,33 @@ _Known = dict[tuple[int, int], Floats]
 """(member, view) -> log-probabilities `[n, C]` of the images that are left."""
 
 
-class CascadeSession:
+class CascadeSession(AnySession):
     """The stage graphs of a cascade, loaded and ready to run on the provider that was asked for.
 
-    Arguments and errors are those of `Session`, but for the path, which is of the folder. It may be called from several
-    threads at once, and answers as `ensemble.cascade.run.Cascade` does.
+    It answers as `ensemble.cascade.run.Cascade` does, and always with each member's probabilities, which are computed
+    anyway.
 
-    Attributes:
-        path: of the folder.
-        input_size: (H, W) in pixels.
-        has_members: True: each member's probabilities are computed anyway.
+    Args:
+        path: of a folder that `ensemble export` wrote.
+        options: how the graphs are run.
+
+    Raises:
+        NotFoundError: the folder has no stage graph.
+        CorruptError: its graphs are not the stages of one cascade.
+        MenagerieError: others, as in `Session`.
     """
 
     has_members = True
 
-    def __init__(
-        self,
-        path: Path | str,
-        *,
-        device: str | None = None,
-        allow_cpu: bool = False,
-        threads: int | None = None,
-        spin: bool = True,
-        index: int = 0,
-    ) -> None:
+    def __init__(self, path: Path | str, **options: Unpack[Options]) -> None:
         self.path = Path(path)
         files = stage_files(self.path)
         if not files:
             raise NotFoundError(f"{self.path} has no stage1.onnx: give a folder that `ensemble export` wrote")
-        options: dict[str, Any] = {"allow_cpu": allow_cpu, "threads": threads, "spin": spin, "index": index}
-        self.sessions = [Session(file, device=device, **options) for file in files]
+        self.sessions = [Session(file, **options) for file in files]
         self.about = self.sessions[0].about
         self.provider, self.input_size = self.sessions[0].provider, self.sessions[0].input_size
         self.steps = _steps(self.sessions, self.path)
-
-    @property
-    def lockfile(self) -> dict[str, Any]:
-        """The lockfile of the ensemble, as JSON has it."""
-        return self.about.lockfile
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names, in the order of the columns."""
-        return self.about.classes
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The members' names."""
-        return self.about.members
-
-    @property
-    def precision(self) -> str:
-        """Of the networks: fp32, fp16 or int8."""
-        return self.about.precision
 
     @cached_property
     def sha256(self) -> str:
@@ -81,11 +56,9 @@ class CascadeSession:
         return hashlib.sha256("".join(session.sha256 for session in self.sessions).encode()).hexdigest()
 
     def run(self, images: npt.NDArray[np.uint8]) -> Floats:
-        """Return the probabilities `[N, C]` with which images leave; errors as in `Session.run`."""
         return self.answer(images).probs
 
     def answer(self, images: npt.NDArray[np.uint8]) -> Answer:
-        """Run the stages, each on what is left, and return all that the cascade says; errors as in `Session.run`."""
         left = check_images(images, self.input_size)
         rows = np.arange(len(left))
         stage = np.zeros(len(rows), np.intp)
@@ -107,7 +80,6 @@ class CascadeSession:
         return Answer(probs, member_probs, stage)
 
     def warm_up(self, batches: Iterable[int] = (1, 64)) -> None:
-        """Run every stage on batches of these sizes, so that nobody waits for what the first run of a size prepares."""
         sizes = list(batches)
         for session in self.sessions:
             for batch in sizes:

@@ -1,7 +1,9 @@
 """Opening what `ensemble export` wrote: a graph, or a folder of stage graphs."""
 
 from pathlib import Path
+from typing import Unpack
 
+from export.runtime.base import Options
 from export.runtime.cascade import CascadeSession
 from export.runtime.session import Session
 from zoo.errors import UsageError
@@ -9,21 +11,18 @@ from zoo.errors import UsageError
 __all__ = ["open_session"]
 
 
-def open_session(
-    path: Path | str,
-    *,
-    device: str | None = None,
-    allow_cpu: bool = False,
-    threads: int | None = None,
-    spin: bool = True,
-    index: int = 0,
-) -> Session | CascadeSession:
+def open_session(path: Path | str, **options: Unpack[Options]) -> Session | CascadeSession:
     """Return a session over what `ensemble export` wrote: of a graph, or of a folder with a cascade's stage graphs.
 
-    Arguments and errors are those of `Session`; and `UsageError` for a graph that is one stage of a cascade.
+    Args:
+        path: of the graph, or of the folder.
+        options: how it is run.
+
+    Raises:
+        UsageError: the graph is one stage of a cascade.
+        MenagerieError: others, as in `Session` and `CascadeSession`.
     """
-    kind = CascadeSession if Path(path).is_dir() else Session
-    session = kind(path, device=device, allow_cpu=allow_cpu, threads=threads, spin=spin, index=index)
+    session = (CascadeSession if Path(path).is_dir() else Session)(path, **options)
     if isinstance(session, Session) and session.about.stage is not None:
         raise UsageError(f"{path} is stage {session.about.stage} of a cascade: give its folder")
     return session

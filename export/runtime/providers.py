@@ -1,41 +1,23 @@
 """Which ONNX Runtime provider runs a graph, with which options."""
 
-import ctypes
 import logging
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnxruntime
 
+from export.devices import CPU, CUDA, CUDA_OPTIONS, DEVICES, LARGEST_BATCH, TENSORRT, check_device, tensorrt_options
+from export.driver import gpu_count
 from zoo.errors import UsageError
 
-__all__ = [
-    "CPU",
-    "CUDA",
-    "DEVICES",
-    "LARGEST_BATCH",
-    "TENSORRT",
-    "WHAT_TO_DO",
-    "Placement",
-    "device_of",
-    "gpu_count",
-    "placement",
-    "threads_of",
-]
+__all__ = ["CPU", "WHAT_TO_DO", "Placement", "device_of", "placement", "threads_of"]
 
 _log = logging.getLogger(__name__)
 
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
-DEVICES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
-"""What people call a device -> the provider that runs on it."""
-
 WHAT_TO_DO = "`ensemble doctor` says what is wrong; device cpu, or allow_cpu, runs the graph on the CPU"
 
-LARGEST_BATCH = 4096
-"""Images in the largest batch that TensorRT's engines and CUDA graphs are made for; larger ones run in parts."""
+_USUAL_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -62,8 +44,7 @@ def device_of(device: str | None, *, index: int = 0, allow_cpu: bool = False) ->
     """Return the device that graphs run on, a key of `DEVICES`; arguments and errors are those of `placement`."""
     if device is None:
         device = "cuda" if gpu_count() else "cpu"
-    if device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}; there are {', '.join(DEVICES)}")
+    check_device(device)
     lacks = _lacks(device, index)
     if lacks and (device == "cpu" or not allow_cpu):
         raise UsageError(f"device {device!r}: {lacks}: {WHAT_TO_DO}")
@@ -97,10 +78,23 @@ def placement(
         return Placement(device, ((CPU, {}),), config)
     if not allow_cpu:
         config["session.disable_cpu_ep_fallback"] = "1"
-    # A CUDA graph cannot be recorded of what other providers run parts of.
-    providers = [(CUDA, _cuda(index, graphs=device == "cuda" and not allow_cpu))]
+    cuda = {
+        "device_id": str(index),
+        **CUDA_OPTIONS,
+        # A CUDA graph cannot be recorded of what other providers run parts of.
+        "enable_cuda_graph": str(int(device == "cuda" and not allow_cpu)),
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+    providers = [(CUDA, cuda)]
     if device == "tensorrt":
-        providers.insert(0, (TENSORRT, _tensorrt(index, precision, cache, image)))
+        cache.mkdir(parents=True, exist_ok=True)
+        tensorrt = {
+            "device_id": str(index),
+            "trt_fp16_enable": str(int(precision == "fp16")),
+            "trt_int8_enable": str(int(precision == "int8")),
+            **tensorrt_options(image, str(cache), usual=_USUAL_BATCH, largest=LARGEST_BATCH),
+        }
+        providers.insert(0, (TENSORRT, tensorrt))
     return Placement(device, tuple(providers), config)
 
 
@@ -110,54 +104,6 @@ def _lacks(device: str, index: int) -> str:
         wheel = "onnxruntime" if device == "cpu" else "onnxruntime-gpu"
         return f"the installed ONNX Runtime has no {DEVICES[device]} (pip install {wheel})"
     return f"the driver finds {gpu_count()} NVIDIA GPUs here" if device != "cpu" and index >= gpu_count() else ""
-
-
-def _cuda(index: int, *, graphs: bool) -> dict[str, str]:
-    """Return options of the CUDA provider.
-
-    https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
-    """
-    return {
-        "device_id": str(index),
-        "prefer_nhwc": "1",  # the layout of tensor cores
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
-        "cudnn_conv_use_max_workspace": "1",
-        "enable_cuda_graph": str(int(graphs)),
-        "use_tf32": "0",  # fp32 is fp32, as the gate measured it
-        "arena_extend_strategy": "kSameAsRequested",
-    }
-
-
-def _tensorrt(index: int, precision: str, cache: Path, image: tuple[int, int]) -> dict[str, str]:
-    """Return options of the TensorRT provider.
-
-    https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html
-    """
-    cache.mkdir(parents=True, exist_ok=True)
-    height, width = image
-    shapes = {"min": 1, "opt": 64, "max": LARGEST_BATCH}
-    return {
-        "device_id": str(index),
-        "trt_fp16_enable": str(int(precision == "fp16")),
-        "trt_int8_enable": str(int(precision == "int8")),
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(cache),
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(cache),
-        **{f"trt_profile_{key}_shapes": f"images:{n}x{height}x{width}x3" for key, n in shapes.items()},
-    }
-
-
-def gpu_count() -> int:
-    """Return how many NVIDIA GPUs the driver has; 0 without a driver."""
-    try:
-        driver: Any = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
 
 
 def threads_of(threads: int | None) -> int:

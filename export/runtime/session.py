@@ -5,17 +5,19 @@ import logging
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from export.devices import CUDA
+from export.graph.external import locations
 from export.metadata import About, read_metadata
 from export.runtime.answer import Answer, Floats, check_images
-from export.runtime.bound import BoundRuns
-from export.runtime.providers import CUDA, WHAT_TO_DO, Placement, placement, threads_of
+from export.runtime.base import AnySession
+from export.runtime.bound import BoundRuns, on_gpu_thread
+from export.runtime.providers import WHAT_TO_DO, Placement, placement, threads_of
 from zoo import store
 from zoo.errors import CorruptError, NotFoundError, UsageError
 from zoo.files import is_plain, sha256_file
@@ -27,27 +29,12 @@ _log = logging.getLogger(__name__)
 _QUIET = 4  # of ONNX Runtime's severities: fatal errors alone
 
 
-class Session:
+class Session(AnySession):
     """An exported graph, loaded and ready to run on the provider that was asked for.
-
-    It may be called from several threads at once.
 
     Args:
         path: of a graph that `ensemble export` wrote.
-        device: `cpu`, `cuda` or `tensorrt` [default: cuda if the machine has an NVIDIA GPU, else cpu].
-        allow_cpu: take the CPU, for all of the graph or some of its nodes, where the device cannot run them. ONNX
-            Runtime does so silently; here it is an error otherwise.
-        threads: that a batch is divided among on a CPU [default: as many as this process has processors].
-        spin: whether idle threads wait for work in a loop, which is quicker to start them and takes processors from
-            whatever else runs on the machine.
-        index: of the GPU.
-
-    Attributes:
-        path: of the file.
-        about: what the file says of itself.
-        provider: of ONNX Runtime, that runs the graph.
-        input_size: (H, W) in pixels.
-        has_members: whether the graph gives each member's probabilities, too.
+        device, allow_cpu, threads, spin, index: see `Options`.
 
     Raises:
         NotFoundError: there is no such file.
@@ -82,26 +69,6 @@ class Session:
         self.has_members = "member_probs" in [node.name for node in self._ort.get_outputs()]
         self._bound = BoundRuns(self._ort, index) if self.provider == CUDA else None
 
-    @property
-    def lockfile(self) -> dict[str, Any]:
-        """The lockfile of the ensemble, as JSON has it."""
-        return self.about.lockfile
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names, in the order of the columns."""
-        return self.about.classes
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The members' names."""
-        return self.about.members
-
-    @property
-    def precision(self) -> str:
-        """Of the networks: fp32, fp16 or int8."""
-        return self.about.precision
-
     @cached_property
     def sha256(self) -> str:
         """Of the file; with external data, of the digests of all its files."""
@@ -109,15 +76,9 @@ class Session:
         return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def run(self, images: npt.NDArray[np.uint8]) -> Floats:
-        """Return probabilities `[N, C]` of images, uint8 `[N, H, W, 3]`; N may be 0.
-
-        Raises:
-            UsageError: other images than the graph takes.
-        """
         return self.outputs(images, ["probs"])[0]
 
     def answer(self, images: npt.NDArray[np.uint8]) -> Answer:
-        """Return all that the graph says of images, uint8 `[N, H, W, 3]`; errors as in `run`."""
         if not self.has_members:
             return Answer(self.run(images))
         probs, member_probs = self.outputs(images, ["probs", "member_probs"])
@@ -135,7 +96,6 @@ class Session:
         return found
 
     def warm_up(self, batches: Iterable[int] = (1, 64)) -> None:
-        """Run batches of these sizes, so that nobody waits for what the first run of a size prepares."""
         for batch in batches:
             self.run(np.zeros((batch, *self.input_size, 3), np.uint8))
 
@@ -151,8 +111,8 @@ def look(path: Path) -> tuple[About, tuple[int, int], list[Path]]:
     except Exception as error:  # protobuf's error is of a package without types
         raise CorruptError(f"{path} is not an ONNX graph") from error
     about = read_metadata({prop.key: prop.value for prop in model.metadata_props}, path)
-    locations = sorted(_locations(model))
-    for location in locations:
+    files = sorted(locations(model))
+    for location in files:
         if not is_plain(location):
             raise CorruptError(f"{path} would read its weights from {location[:80]!r}, which is not a file beside it")
         if not path.with_name(location).is_file():
@@ -162,19 +122,7 @@ def look(path: Path) -> tuple[About, tuple[int, int], list[Path]]:
     if set(inputs) != {"images"} or len(inputs["images"]) != 4 or not outputs & {"probs", "log_probs"}:  # noqa: PLR2004
         raise CorruptError(f"{path} does not take `images` and give `probs`")
     _, height, width, _ = (dim.dim_value for dim in inputs["images"])
-    return about, (height, width), [path.with_name(location) for location in locations]
-
-
-def _locations(message: Any) -> set[str]:  # noqa: ANN401  # any part of a graph, which are classes without types
-    """Return the files that a graph reads its weights from, wherever in it a weight may be."""
-    found = set()
-    if isinstance(message, onnx.TensorProto):
-        return {entry.value for entry in message.external_data if entry.key == "location"}
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for part in [value] if hasattr(value, "ListFields") else value:
-                found |= _locations(part)
-    return found
+    return about, (height, width), [path.with_name(location) for location in files]
 
 
 def _load(path: Path, where: Placement, *, threads: int, spin: bool, allow_cpu: bool) -> onnxruntime.InferenceSession:
@@ -188,10 +136,13 @@ def _load(path: Path, where: Placement, *, threads: int, spin: bool, allow_cpu: 
         options.add_session_config_entry(key, value)
     if where.device != "cpu":
         onnxruntime.preload_dlls()  # CUDA's libraries as PyTorch's wheels bring them
+
+    def make() -> onnxruntime.InferenceSession:
+        providers = list(where.providers)
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=int(allow_cpu))
+
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=list(where.providers), enable_fallback=int(allow_cpu)
-        )
+        session = make() if where.device == "cpu" else on_gpu_thread(make)
     except Exception as error:  # its errors share no other base
         reason = str(error).partition("\n")[0]
         if where.device == "cpu":

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from ensemble.latency.hardware import Hardware
-from export.machine import Gpu, Machine, Trial
+from export.driver import Gpu
+from export.machine import Machine, Trial
 
 H100 = Gpu("NVIDIA H100", 79.1, (9, 0))
 V100 = Gpu("Tesla V100", 15.8, (7, 0))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ensemble.cascade.run import Cascade
 from ensemble.cascade.stages import Stage
 from ensemble.latency import measure as timing
-from ensemble.lockfile import Committee, lockfile_text
+from ensemble.lockfile import Committee, lockfile_table
 from ensemble.members import parse_members
 from ensemble.module import Ensemble
 from export import bench as module
@@ -60,7 +60,7 @@ def pair(tmp_path: Path, make_entry: Callable[..., Entry], monkeypatch: pytest.M
 
 
 def session(committee: Committee, **changes: object) -> Any:  # noqa: ANN401  # as much of one as is asked for
-    table = json.loads(lockfile_text(committee, fitted_on=None, metrics={}))
+    table = lockfile_table(committee)
     return SimpleNamespace(path=Path("folder/pair.onnx"), lockfile={**table, **changes}, precision="fp32")
 
 

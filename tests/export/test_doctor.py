@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from export.doctor import DEVICES, DRIVERS, best_device, diagnose, works
+from export.devices import DEVICES
+from export.doctor import DRIVERS, best_device, diagnose, works
 from export.machine import Machine, Trial
 from tests.export.machines import H100, LAPTOP, PROVIDERS, SERVER, V100, failing
 from zoo.errors import UsageError

@@ -1,6 +1,5 @@
 """What is found of a machine, and of made-up ones."""
 
-import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import pytest
 
 from export import machine as module
-from export.machine import FAST, Gpu, fast, look, parse_flags
+from export.driver import Gpu
+from export.machine import FAST, dotted, fast, look, parse_flags
 
 X86 = """processor\t: 0
 model name\t: Some CPU
@@ -42,6 +42,10 @@ def test_what_is_fast(flags: set[str], expected: dict[str, str]) -> None:
     assert set(expected) <= set(FAST)
 
 
+def test_versions_for_people() -> None:
+    assert [dotted((12, 4)), dotted(None)] == ["12.4", "none"]
+
+
 def test_cards_on_the_bus(tmp_path: Path) -> None:
     """As Linux lists them: two GPUs, the sound of one, another maker's GPU, and a device that cannot be read."""
     devices = [("0x10de", "0x030000"), ("0x10de", "0x030200"), ("0x10de", "0x040300"), ("0x1002", "0x030000")]
@@ -56,100 +60,7 @@ def test_cards_on_the_bus(tmp_path: Path) -> None:
     assert module._cards(tmp_path / "no bus") == 0
 
 
-class Driver:
-    """As much of `libcuda` and `libnvidia-ml` as is called."""
-
-    def __init__(self, gpus: list[Gpu], cuda: int = 13000, fails: str | None = None) -> None:
-        self.gpus, self.cuda, self.fails = gpus, cuda, fails
-
-    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401
-        if name == object.__getattribute__(self, "fails"):
-            return lambda *_: 100
-        return object.__getattribute__(self, name)
-
-    def cuDriverGetVersion(self, number: Any) -> int:  # noqa: N802, ANN401  # CUDA's names, and ctypes' references
-        number._obj.value = self.cuda
-        return 0
-
-    def cuInit(self, flags: int) -> int:  # noqa: N802
-        return flags
-
-    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802, ANN401
-        count._obj.value = len(self.gpus)
-        return 0
-
-    def cuDeviceGet(self, device: Any, index: int) -> int:  # noqa: N802, ANN401
-        device._obj.value = index
-        return 0
-
-    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:  # noqa: N802, ANN401
-        assert size == len(name)
-        name.value = self.gpus[device.value].name.encode()
-        return 0
-
-    def cuDeviceTotalMem_v2(self, size: Any, device: Any) -> int:  # noqa: N802, ANN401
-        size._obj.value = int(self.gpus[device.value].memory * 2**30)
-        return 0
-
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802, ANN401
-        value._obj.value = self.gpus[device.value].capability[{75: 0, 76: 1}[attribute]]
-        return 0
-
-    def nvmlInit_v2(self) -> int:  # noqa: N802
-        return 0
-
-    def nvmlShutdown(self) -> int:  # noqa: N802
-        return 0
-
-    def nvmlSystemGetDriverVersion(self, text: Any, size: int) -> int:  # noqa: N802, ANN401
-        assert size == len(text)
-        text.value = b"580.95.05"
-        return 0
-
-
-@pytest.fixture
-def driven(monkeypatch: pytest.MonkeyPatch) -> Callable[[Driver], None]:
-    """A function that puts a driver in."""
-
-    def put(driver: Driver) -> None:
-        loaded = {"libcuda.so.1": driver, "libnvidia-ml.so.1": driver}
-        monkeypatch.setattr(ctypes, "CDLL", loaded.__getitem__)
-
-    return put
-
-
-GPUS = [Gpu("NVIDIA H100 80GB HBM3", 79.25, (9, 0)), Gpu("Tesla T4", 15.0, (7, 5))]
-
-
-def test_gpus_as_the_driver_describes_them(driven: Callable[[Driver], None]) -> None:
-    driven(Driver(GPUS, cuda=12040))
-    assert module._gpus() == ((12, 4), tuple(GPUS))
-    assert module._driver() == "580.95.05"
-
-
-@pytest.mark.parametrize(
-    ("fails", "gpus", "driver"),
-    [
-        ("cuDriverGetVersion", (None, ()), "580.95.05"),
-        ("cuInit", ((13, 0), ()), "580.95.05"),
-        ("cuDeviceGetCount", ((13, 0), ()), "580.95.05"),
-        ("nvmlInit_v2", ((13, 0), tuple(GPUS)), None),
-        ("nvmlSystemGetDriverVersion", ((13, 0), tuple(GPUS)), None),
-    ],
-)
-def test_drivers_that_fail(driven: Callable[[Driver], None], fails: str, gpus: object, driver: str | None) -> None:
-    driven(Driver(GPUS, fails=fails))
-    assert module._gpus() == gpus
-    assert module._driver() == driver
-
-
-def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert module._gpus() == (None, ())
-    assert module._driver() is None
+GPU = Gpu("NVIDIA H100 80GB HBM3", 79.25, (9, 0))
 
 
 @pytest.fixture
@@ -166,7 +77,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
             return {"works": arguments == ("cpu",), "reason": None if arguments == ("cpu",) else "it crashed"}
 
         monkeypatch.setattr(module, "apart", apart)
-        monkeypatch.setattr(module, "_gpus", lambda: ((13, 0) if gpus else None, gpus))
+        monkeypatch.setattr(module, "cuda_and_gpus", lambda: ((13, 0) if gpus else None, gpus))
         return tried
 
     return tell
@@ -189,11 +100,11 @@ def test_graphs_are_tried_where_they_could_run(told: Callable[..., list[str]]) -
         "libcuda.so.1: gone",
         "ONNX Runtime was built without it",
     ]
-    tried = told(RUNTIME, (GPUS[0],))
+    tried = told(RUNTIME, (GPU,))
     found = look()
     assert tried == ["cpu", "cuda"]
     assert (found.trials["cuda"].works, found.trials["cuda"].reason) == (False, "it crashed")
-    assert (found.gpus, found.driver_cuda, found.runtime_cuda) == ((GPUS[0],), (13, 0), (13, 0))
+    assert (found.gpus, found.driver_cuda, found.runtime_cuda) == ((GPU,), (13, 0), (13, 0))
 
 
 def test_no_onnx_runtime(told: Callable[..., list[str]]) -> None:

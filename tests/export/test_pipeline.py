@@ -8,19 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 import pytest
 import torch
 
-from ensemble.lockfile import Committee
+from ensemble.lockfile import Committee, lockfile_table
 from export import pipeline
 from export.metadata import ENSEMBLE_KEY, EXPORT_KEY
 from export.parity import Limits
 from export.pipeline import OPSETS, Exported, GateError, check_target, export
-from export.runtime import open_session
 from tests.ensemble.conftest import pictures
-from tests.export.conftest import EXACT, metadata, order_of, table_of, torch_says
+from tests.export.conftest import EXACT, metadata, order_of, table_of
 from zoo.data import Split
 from zoo.errors import DataError, StorageError, UsageError
 
@@ -59,21 +57,6 @@ def test_what_is_written_and_stored(workshop: "Workshop", seen: Split, place: Pa
     assert about["parity"]["fingerprint"] == seen.fingerprint
     assert about["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert (made.path.stat().st_mode & 0o777) == 0o644
-
-
-@pytest.mark.usefixtures("traced_once")
-def test_external_data(one: Committee, seen: Split, place: Path) -> None:
-    target = place / "m.onnx"
-    for _ in range(2):  # the second replaces the first
-        made = export(order_of(one, seen, external_from=1000), target)
-        assert sorted(file.name for file in place.iterdir()) == ["m.onnx", "m.onnx.data"]
-        assert sorted(made.files) == [target, place / "m.onnx.data"]
-        assert made.bytes == sum(file.stat().st_size for file in place.iterdir())
-    onnx.checker.check_model(str(target), full_check=True)
-    session = open_session(target, device="cpu")
-    np.testing.assert_allclose(session.run(seen.images), torch_says(one, seen.images)[0], atol=EXACT)
-    export(order_of(one), target)
-    assert list(place.iterdir()) == [target], "weights that no graph reads are gone"
 
 
 SCRIPT = """
@@ -127,6 +110,7 @@ def test_a_cascade_is_a_folder_of_stage_graphs(workshop: "Workshop", seen: Split
         said = metadata(target / name)
         assert said[ENSEMBLE_KEY] == table_of(committee)
         assert (said[EXPORT_KEY]["stage"], said[EXPORT_KEY]["parity"]) == (number, made.parity.to_dict())
+    assert lockfile_table(committee) == table_of(committee), "as JSON has it"
     before = {file.name: file.read_bytes() for file in target.iterdir()}
     table = table_of(committee)
     table["cascade"][0]["threshold"] = 1e-9
@@ -156,6 +140,7 @@ def test_where_a_graph_can_be_written(place: Path) -> None:
     (place / "notes").mkdir()
     (place / "notes" / "stage1.onnx").touch()
     (place / "notes" / "stage1.onnx.data").touch()
+    (place / "notes" / "stage1.onnx.0123456789abcdef.data").touch()
     check_target(place / "m.onnx", cascade=False)
     check_target(Path("m.onnx"), cascade=False)
     check_target(place / "notes", cascade=True)

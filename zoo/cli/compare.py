@@ -8,6 +8,7 @@ import click
 
 from zoo.cli.complete import recipe_names
 from zoo.cli.trials import TrialOptions, check_all_done, run_trials, trial_options
+from zoo.cli.types import FiniteRange
 from zoo.errors import UsageError
 
 __all__ = ["command"]
@@ -21,7 +22,7 @@ __all__ = ["command"]
 @click.option("--set-b", "set_b", metavar="KEY=VALUE", multiple=True, help="Override a value of RECIPE_B alone.")
 @click.option(
     "--effect",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=FiniteRange(0, 100, min_open=True),
     default=0.1,
     show_default=True,
     help="Difference in points that you would want to see.",

@@ -26,9 +26,7 @@ def command(*, name: str, output: Path | None, views: str, **options: Any) -> No
       zoo export fastnet-seed1
       zoo export fastnet-seed1 --precision int8 --tta flip -o fastnet.onnx
     """
-    import json
-
-    from ensemble.lockfile import Committee, lockfile_text
+    from ensemble.lockfile import Committee, lockfile_table
     from ensemble.members import Member
     from tta import view_set
     from zoo import store
@@ -36,5 +34,4 @@ def command(*, name: str, output: Path | None, views: str, **options: Any) -> No
     view_set(views)
     entry = store.find(name)
     committee = Committee((Member(entry.name, entry, 1.0),), views)
-    lockfile: dict[str, Any] = json.loads(lockfile_text(committee, fitted_on=None, metrics={}))
-    run_export(committee, lockfile, output or Path(f"{entry.name}.onnx"), **options)
+    run_export(committee, lockfile_table(committee), output or Path(f"{entry.name}.onnx"), **options)

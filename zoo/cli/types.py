@@ -1,5 +1,9 @@
-"""Types of options and arguments that refuse what is empty, as `"$DIR"` is where nobody has set it."""
+"""Types of options and arguments that refuse what means nothing.
 
+That is the empty text, as `"$DIR"` is where nobody has set it, and numbers that are none.
+"""
+
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -7,9 +11,19 @@ from typing import Any
 import click
 from click.types import StringParamType
 
-__all__ = ["PATH", "TEXT"]
+__all__ = ["PATH", "TEXT", "FiniteRange"]
 
 _EMPTY = "nothing is in it"
+
+
+class FiniteRange(click.FloatRange):
+    """A finite number of a range; click's own takes nan for one that is in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  # click's
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class _Text(StringParamType):

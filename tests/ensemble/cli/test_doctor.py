@@ -1,12 +1,15 @@
 """`ensemble doctor`, as a person or a program meets it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import onnx
+import onnxruntime
 import pytest
 
 from export import machine
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from tests.ensemble.conftest import Outcome
 
 Cli = Callable[..., "Outcome"]
+
+NO_BF16 = "ONNX Runtime computes no bf16 on x86 CPUs: int8 is its fast precision here"
 
 
 @pytest.fixture
@@ -41,6 +46,46 @@ def test_a_laptop(cli: Cli, found: Callable[[Machine], None]) -> None:
     assert "cpu         runs graphs" in lines
     assert "cuda        runs no graphs: libcuda.so.1: cannot open shared object file" in lines
     assert lines[-2:] == ["", "graphs run on cpu"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (set(), "nothing that it tells of"),
+        ({"avx_vnni"}, "int8 (AVX VNNI)"),
+        (
+            {"avx512_vnni", "avx512_bf16"},
+            f"int8 (AVX-512 VNNI), bf16 (AVX-512); {NO_BF16}",
+        ),
+        (
+            {"amx_int8", "amx_bf16"},
+            f"int8 (AMX), bf16 (AMX); {NO_BF16}",
+        ),
+        (
+            {"i8mm", "bf16"},
+            "int8 (I8MM), bf16 (Arm); ONNX Runtime multiplies the matrices of fp32 graphs in bf16 here",
+        ),
+    ],
+)
+def test_what_is_fast_and_what_onnx_runtime_makes_of_it(
+    cli: Cli, found: Callable[[Machine], None], flags: set[str], line: str
+) -> None:
+    found(replace(LAPTOP, flags=frozenset(flags)))
+    assert f"            faster than in fp32: {line}" in cli("doctor").out.splitlines()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or os.uname().machine != "x86_64", reason="of x86")
+def test_onnx_runtime_computes_no_bf16_on_x86() -> None:
+    """If it does one day, `doctor` says something wrong."""
+    matrix = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.BFLOAT16, [4, 4]) for name in "abc"]
+    product = onnx.helper.make_node("MatMul", ["a", "b"], ["c"])
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph([product], "g", matrix[:2], matrix[2:]),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented, match="MatMul"):
+        onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def test_a_server(cli: Cli, found: Callable[[Machine], None]) -> None:

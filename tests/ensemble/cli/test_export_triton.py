@@ -89,6 +89,27 @@ def test_what_the_model_is_called(cli: Cli, tmp_path: Path, words: tuple[str, ..
     assert [folder.name for folder in tmp_path.iterdir() if (folder / "config.pbtxt").exists()] == [name]
 
 
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("Ens.json", "ens"),
+        ("five-v1.2_.json", "five-v1.2_"),
+        ("Meine Größe (2).json", "meine-gr-e-2"),
+        ("_Big.json", "big"),
+        ("ÄÖ.json", "ensemble"),
+        ("A" * 90 + ".json", "a" * 64),
+        ("a" * 90 + ".json", "a" * 90),
+    ],
+)
+def test_a_name_is_made_of_the_files(zoo: "Zoo", cli: Cli, tmp_path: Path, file: str, name: str) -> None:
+    write_lockfile(tmp_path / file, zoo.committee(), fitted_on=None, metrics={})
+    done = cli("export", tmp_path / file, "--triton", tmp_path / "repository")
+    assert done.code == 0, done.err
+    assert f"version 1 of '{name}'" in done.out
+    assert [folder.name for folder in (tmp_path / "repository").iterdir()] == [name]
+
+
 @pytest.mark.usefixtures("zoo", "untraced")
 def test_options_reach_the_configuration(cli: Cli, tmp_path: Path) -> None:
     words = ("--members", "tiny-a", "--precision", "fp16", "--device", "tensorrt", "--triton", tmp_path)

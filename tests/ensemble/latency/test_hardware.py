@@ -85,7 +85,7 @@ def test_fewer_processors_are_other_hardware() -> None:
 )
 def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, files: dict[str, str], processors: float) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)), raising=False)
-    monkeypatch.setattr(module, "_read", lambda path: files.get(path.removeprefix("/sys/fs/cgroup/"), ""))
+    monkeypatch.setattr(module, "read_text", lambda path: files.get(path.removeprefix("/sys/fs/cgroup/"), ""))
     assert hardware().processors == processors
 
 
@@ -135,14 +135,14 @@ def test_the_cpu_has_no_accelerator() -> None:
     ],
 )
 def test_the_driver_is_read(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    monkeypatch.setattr(module, "_read", lambda path: said if path == "/proc/driver/nvidia/version" else "")
+    monkeypatch.setattr(module, "read_text", lambda path: said if path == "/proc/driver/nvidia/version" else "")
     monkeypatch.setattr(module, "_output", lambda _words: pytest.fail("no need to ask a program"))
     assert module._nvidia_driver() == "550.54.15"
 
 
 def test_without_a_kernel_module_in_sight_a_program_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     """As under the Windows Subsystem for Linux."""
-    monkeypatch.setattr(module, "_read", lambda _path: "")
+    monkeypatch.setattr(module, "read_text", lambda _path: "")
     monkeypatch.setattr(module, "_output", lambda words: "551.2\n551.2\n" if words[0] == "nvidia-smi" else "")
     assert module._nvidia_driver() == "551.2"
     monkeypatch.setattr(module, "_output", lambda _words: "")

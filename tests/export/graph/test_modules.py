@@ -104,7 +104,7 @@ _CLOSE = np.log(np.array([[[[0.46, 0.54, 1e-9]] * 8], [[[0.55, 0.45, 1e-9]] * 8]
 )
 @example((_CLOSE, [1.0, 1.0]), "vote")
 @example((_CLOSE[..., [1, 0, 2]], [1.0, 1.0]), "vote")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_largest_probability_is_the_class_that_is_elected(said: tuple[Floats, list[float]], how: Merge) -> None:
     logits, weights = said
     logs = torch.from_numpy(logits).log_softmax(-1).numpy()

@@ -75,7 +75,7 @@ def pads_of(model: onnx.ModelProto) -> list[int]:
     st.lists(st.integers(0, 3), min_size=4, max_size=4),
     st.tuples(st.integers(1, 3), st.integers(1, 3)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_cropping_changes_no_answer(
     size: tuple[int, int], window: tuple[int, int], step: tuple[int, int], pads: list[int], dilation: tuple[int, int]
 ) -> None:

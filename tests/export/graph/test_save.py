@@ -1,5 +1,6 @@
 """Graphs as files: one, or two where the weights are many, that can be moved together."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -21,8 +22,10 @@ def test_two_files_that_can_be_moved_together(seen: Split, plain: Path, tmp_path
     (tmp_path / "here").mkdir()
     files = save(model, tmp_path / "here" / "m.onnx", external_from=1000)
     stamp(model, files[0], props)
-    assert [file.name for file in files] == ["m.onnx", "m.onnx.data"]
-    assert sorted(file.name for file in (tmp_path / "here").iterdir()) == ["m.onnx", "m.onnx.data"]
+    digest = hashlib.sha256(files[1].read_bytes()).hexdigest()
+    assert [file.name for file in files] == ["m.onnx", f"m.onnx.{digest[:16]}.data"]
+    assert sorted((tmp_path / "here").iterdir()) == files
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o644}
     assert files[1].stat().st_size > weights / 2
     assert files[0].stat().st_size + files[1].stat().st_size < plain.stat().st_size + 20_000
     shutil.move(tmp_path / "here", tmp_path / "there")
@@ -35,11 +38,30 @@ def test_two_files_that_can_be_moved_together(seen: Split, plain: Path, tmp_path
 
 
 def test_the_data_of_an_older_graph_is_replaced(plain: Path, tmp_path: Path) -> None:
-    sizes = set()
-    for _ in range(2):
-        files = save(onnx.load(plain), tmp_path / "m.onnx", external_from=1000)
-        sizes.add(files[1].stat().st_size)
-    assert len(sizes) == 1, "and not appended to"
+    first, second = (
+        [(file, file.stat().st_size) for file in save(onnx.load(plain), tmp_path / "m.onnx", external_from=1000)]
+        for _ in range(2)
+    )
+    assert first == second, "and not appended to"
+    assert sorted(tmp_path.iterdir()) == [file for file, _ in first]
+
+
+def test_weights_that_are_all_small_stay_in_the_graph(tmp_path: Path) -> None:
+    bias = onnx.numpy_helper.from_array(np.ones(3, np.float32), "bias")
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [bias]))
+    assert save(model, tmp_path / "m.onnx", external_from=1) == [tmp_path / "m.onnx"] == list(tmp_path.iterdir())
+    assert onnx.load(tmp_path / "m.onnx").graph.initializer[0] == bias
+
+
+def test_a_file_in_the_current_folder_is_nothing_to_it(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx.data").write_text("somebody's")
+    _, data = save(onnx.load(plain), tmp_path / "there" / "m.onnx", external_from=1000)
+    (tmp_path / data.name).write_text("somebody's")
+    assert save(onnx.load(plain), tmp_path / "there" / "m.onnx", external_from=1000)[1] == data
 
 
 @pytest.mark.parametrize(("external_from", "files"), [(EXTERNAL_FROM, 1), (10_000, 2)])
@@ -66,6 +88,7 @@ def test_a_disk_that_refuses(plain: Path, tmp_path: Path) -> None:
             pytest.raises(StorageError, match=r"^cannot write .*m\.onnx: File too large$"),
         ):
             save(model, tmp_path / "m.onnx", external_from=limit)
+        assert {file.name for file in tmp_path.iterdir()} <= {"m.onnx"}
     with files_up_to(5000), pytest.raises(StorageError, match=r"^cannot write .*m\.onnx: File too large$"):
         stamp(model, tmp_path / "m.onnx", {"a": "1" * 9000})
 

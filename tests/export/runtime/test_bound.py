@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from export.devices import LARGEST_BATCH
 from export.runtime import bound
 from export.runtime.bound import BoundRuns, bucket
-from export.runtime.providers import LARGEST_BATCH
 from tests.conftest import random_split
 
 SIDE, CLASSES = 4, 3
@@ -97,13 +97,17 @@ def probs_of(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return sums
 
 
+_BUSY = threading.Lock()
+"""Of the GPU, which all sessions share."""
+
+
 class Device:
     """A session of ONNX Runtime whose graph is `probs_of`, twice for `member_probs`."""
 
     def __init__(self) -> None:
         self.runs: list[tuple[int, str]] = []
         self.bindings: list[Binding] = []
-        self._busy = threading.Lock()
+        self.threads: set[int] = set()
 
     def get_inputs(self) -> list[Node]:
         return [Node("images", ["batch", SIDE, SIDE, 3])]
@@ -116,16 +120,17 @@ class Device:
         return self.bindings[-1]
 
     def run_with_iobinding(self, binding: Binding, options: Options) -> None:
-        assert self._busy.acquire(blocking=False), "one run at a time: buffers are shared"
+        assert _BUSY.acquire(blocking=False), "one run at a time: buffers are shared, and graphs recorded"
         try:
             pixels = binding.inputs["images"].array
+            self.threads.add(threading.get_ident())
             self.runs.append((len(pixels), options.entries["gpu_graph_id"]))
             said = probs_of(pixels)
             time.sleep(0.001)  # another thread's turn
             binding.outputs["probs"].array[:] = said
             binding.outputs["member_probs"].array[:] = np.stack([said, -said], 1)
         finally:
-            self._busy.release()
+            _BUSY.release()
 
 
 class _Runtime:
@@ -192,10 +197,31 @@ def test_more_than_the_largest_batch_runs_in_parts(device: Device) -> None:
     np.testing.assert_array_equal(own[:, 1], -probs)
 
 
-def test_threads_take_turns(device: Device) -> None:
-    runs = BoundRuns(device, 0)
+def test_threads_take_turns_and_sessions_too(device: Device) -> None:
+    devices = [device, Device()]
+    sessions = [BoundRuns(one, 0) for one in devices]
     batches = [pixels(n % 5 + 1) + n for n in range(40)]
+
+    def ask(number: int) -> npt.NDArray[np.float32]:
+        return sessions[number % 2].run(batches[number], ["probs"])[0]
+
     with ThreadPoolExecutor(8) as pool:
-        for found, images in zip(pool.map(lambda batch: runs.run(batch, ["probs"])[0], batches), batches, strict=True):
+        for found, images in zip(pool.map(ask, range(40)), batches, strict=True):
             np.testing.assert_array_equal(found, probs_of(images))
-    assert len(device.runs) == 40
+    assert [len(one.runs) for one in devices] == [20, 20]
+    threads = set[int]().union(*(one.threads for one in devices))
+    assert len(threads) == 1, "ONNX Runtime keeps a graph for the thread that recorded it"
+    assert threading.get_ident() not in threads
+
+
+def test_an_error_on_the_gpu_is_the_callers(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = BoundRuns(device, 0)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "run_with_iobinding", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            runs.run(pixels(2), ["probs"])
+    np.testing.assert_array_equal(runs.run(pixels(2), ["probs"])[0], probs_of(pixels(2)))

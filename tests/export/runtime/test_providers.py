@@ -1,6 +1,5 @@
 """Which provider a graph gets: the one asked for, or an error that says why not."""
 
-import ctypes
 import logging
 import os
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 import onnxruntime
 import pytest
 
+from export.devices import CPU, CUDA, DEVICES, TENSORRT
 from export.runtime import providers
-from export.runtime.providers import CPU, CUDA, DEVICES, TENSORRT, WHAT_TO_DO, gpu_count, placement, threads_of
+from export.runtime.providers import WHAT_TO_DO, placement, threads_of
 from zoo.errors import UsageError
 
 
@@ -120,34 +120,6 @@ def test_an_unknown_device(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^unknown device 'gpu'; there are cpu, cuda, tensorrt$"):
         place("gpu", tmp_path)
     assert list(DEVICES) == ["cpu", "cuda", "tensorrt"]
-
-
-def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_: str) -> None:
-        raise OSError("libcuda.so.1: cannot open shared object file")
-
-    monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert gpu_count() == 0
-
-
-class Driver:
-    """A driver that finds some GPUs, or fails."""
-
-    def __init__(self, count: int, fails: str = "") -> None:
-        self._count, self._fails = count, fails
-
-    def cuInit(self, _flags: int) -> int:  # noqa: N802  # the driver's name for it
-        return int(self._fails == "init")
-
-    def cuDeviceGetCount(self, place: Any) -> int:  # noqa: ANN401, N802
-        place._obj.value = self._count
-        return int(self._fails == "count")
-
-
-@pytest.mark.parametrize(("driver", "gpus"), [(Driver(3), 3), (Driver(3, "init"), 0), (Driver(3, "count"), 0)])
-def test_what_the_driver_says(monkeypatch: pytest.MonkeyPatch, driver: Driver, gpus: int) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
-    assert gpu_count() == gpus
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:

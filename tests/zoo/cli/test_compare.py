@@ -88,6 +88,7 @@ def test_no_pair_at_all_is_a_failure(command: Command, monkeypatch: pytest.Monke
         (("fastnet", "fastnett"), "unknown recipe 'fastnett' (did you mean 'fastnet'?)"),
         (("fastnet", "pyramid272", "--runs", "1"), "1 is not in the range 2<=x<=1000"),
         (("fastnet", "pyramid272", "--effect", "0"), "0.0 is not in the range 0<x<=100"),
+        (("fastnet", "pyramid272", "--effect", "nan"), "'nan' is not a finite number"),
         (("fastnet",), "Missing argument 'RECIPE_B'"),
     ],
 )

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from tests.zoo.conftest import Outcome, listing
-from zoo.cli.types import PATH, TEXT
+from zoo.cli.types import PATH, TEXT, FiniteRange
 
 pytestmark = pytest.mark.usefixtures("package")
 Command = Callable[..., Outcome]
@@ -24,6 +24,21 @@ def test_what_is_not_is_kept() -> None:
     assert TEXT.convert(" a b ", None, None) == " a b "
     assert PATH.convert("a b/c", None, None) == Path("a b/c")
     assert PATH.convert(Path("a"), None, None) == Path("a")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nan", "'nan' is not a finite number"),
+        ("inf", "'inf' is not a finite number"),
+        ("-1", "not in the range"),
+        ("much", "not a valid float"),
+    ],
+)
+def test_numbers_that_are_none(text: str, says: str) -> None:
+    with pytest.raises(click.BadParameter, match=says):
+        FiniteRange(0).convert(text, None, None)
+    assert FiniteRange(0).convert("2.5", None, None) == 2.5
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from zoo.entry import Entry
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 PORT = "8000"
-SERVE, SIGNAL = "ensemble serve model.onnx", "pkill -"
+SERVE, RELOAD, STOP = "ensemble serve ", "kill -HUP ", "kill -TERM "
 SHIM = "#!{python}\nimport sys\nsys.path.insert(0, {root!r})\nfrom {package}.cli import main\nmain()\n"
 
 
@@ -74,13 +73,17 @@ class Reader:
             said = self.server.stdout.readline()
             assert f"http://127.0.0.1:{self.port}" in said
             return said
-        if text.startswith(SIGNAL):  # to this server alone, whatever else runs on the machine
+        said = self.run(["bash", "-c", text])
+        if text.startswith(RELOAD):
             assert self.server is not None
-            name = text.removeprefix(SIGNAL).split()[0]
-            self.server.send_signal(getattr(signal, f"SIG{name}"))
             assert self.server.stdout is not None
-            return self.server.stdout.readline() if name == "HUP" else ""
-        return self.run(["bash", "-c", text])
+            return self.server.stdout.readline()
+        if text.startswith(STOP):
+            assert self.server is not None
+            with self.server as server:  # closes its pipe
+                assert server.wait(60) == 0
+            assert not (self.folder / "server.pid").exists()
+        return said
 
     def run(self, words: list[str]) -> str:
         done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)
@@ -111,18 +114,18 @@ def reader(tmp_path: Path, zoo_home: Path, make_entry: Callable[..., Entry]) -> 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_page_from_top_to_bottom(reader: Reader) -> None:
-    printed: dict[str, str] = {}
+    printed: list[tuple[str, str]] = []
     for kind, text in steps():
         if text.startswith("docker "):
             break
-        printed[text] = reader.follow(kind, text)
-        if text.startswith(SIGNAL + "TERM"):
-            assert reader.server is not None
-            assert reader.server.wait(60) == 0
-    said = "".join(printed.values())
+        printed.append((text, reader.follow(kind, text)))
+    said = "".join(output for _, output in printed)
     assert said.count("parity with PyTorch in fp32, 10,000 images of the test split") == 4
     assert "(2, 10)" in said, "what tritonclient got"
-    (described,) = [output for text, output in printed.items() if text.endswith("/v2/models/model")]
+    assert [output for text, output in printed if text.startswith(RELOAD)] == ["model.onnx is rolled in\n"]
+    pictures = [json.loads(output) for text, output in printed if text.endswith("/classify")]
+    assert [len(answer["members"]) for answer in pictures] == [2, 1], "of the graph; of the cascade, which was sure at once"
+    (described,) = [output for text, output in printed if text.endswith("/v2/models/model")]
     assert json.loads(described)["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 32, 32, 3]}]
     assert (reader.folder / "repository" / "committee" / "1" / "model.onnx").is_file()
 

@@ -1,18 +1,18 @@
 """`ensemble serve`: an exported graph behind HTTP."""
 
 import json
-import math
 import os
 import re
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.group import complain, one_line
-from zoo.cli.types import PATH, TEXT
+from zoo.cli.types import PATH, TEXT, FiniteRange
 from zoo.errors import MenagerieError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +25,11 @@ __all__ = ["command"]
 
 TOKEN = "MENAGERIE_TOKEN"  # noqa: S105  # the variable's name
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?")
 _WATCH = 5.0
 """Seconds between two looks at whether there still are replicas."""
+_LINES = 0.5
+"""Seconds between two looks at whether the log is to end."""
 
 
 class _Replicas(click.ParamType[tuple[int, int]]):
@@ -46,17 +49,18 @@ class _Replicas(click.ParamType[tuple[int, int]]):
         return int(found[1]), int(found[2] or found[1])
 
 
-class _Finite(click.FloatRange):
+class _Host(click.ParamType[str]):
+    name = "NAME"
+
     def convert(
         self,
         value: Any,  # noqa: ANN401  # click's
         param: click.Parameter | None,
         ctx: click.Context | None,
-    ) -> float:
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):  # nan is in every range
-            self.fail(f"{value!r} is not a finite number", param, ctx)
-        return number
+    ) -> str:
+        if not _HOST.fullmatch(str(value)):
+            self.fail(f"{value!r} is no name: give it as in cats.example, without scheme and port", param, ctx)
+        return str(value)
 
 
 @click.command("serve")
@@ -73,19 +77,32 @@ class _Finite(click.FloatRange):
 @click.option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images in a batch.")
 @click.option(
     "--max-delay-ms",
-    type=_Finite(0, 1000),
+    type=FiniteRange(0, 1000),
     default=2.0,
     show_default=True,
     help="A batch waits so long for requests that are arriving.",
 )
 @click.option("--max-queue", type=click.IntRange(1), default=256, show_default=True, help="Requests; more get 429.")
-@click.option("--max-body-mb", type=_Finite(0.001, 2048), default=16.0, show_default=True, help="Of a request.")
+@click.option("--max-body-mb", type=FiniteRange(0.001, 2048), default=16.0, show_default=True, help="Of a request.")
 @click.option(
     "--max-pixels", type=click.IntRange(1, 100_000_000), default=25_000_000, show_default=True, help="Of a picture."
 )
-@click.option("--timeout", type=_Finite(0.001), default=30.0, show_default=True, help="Seconds in the queue.")
-@click.option("--read-timeout", type=_Finite(0.001), default=30.0, show_default=True, help="Seconds to send a request.")
+@click.option("--timeout", type=FiniteRange(0.001), default=30.0, show_default=True, help="Seconds in the queue.")
+@click.option(
+    "--read-timeout", type=FiniteRange(0.001), default=30.0, show_default=True, help="Seconds to send a request."
+)
+@click.option(
+    "--write-timeout", type=FiniteRange(0.001), default=30.0, show_default=True, help="Seconds to read an answer."
+)
 @click.option("--token-file", type=PATH, help=f"File with a token that clients must send [default: ${TOKEN}].")
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    type=_Host(),
+    multiple=True,
+    help="Name by which a server on loopback may be called, too, such as a proxy's; give it again for more.",
+)
+@click.option("--pid-file", type=PATH, help="File for the number of this process, while the server is ready.")
 @click.option("--address", type=TEXT, help="Ray cluster to run on, HOST:PORT or auto [default: one of its own].")
 @click.option("--access-log", is_flag=True, help="One line of JSON for every request, on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Say where the server is as JSON.")
@@ -107,7 +124,10 @@ def command(
     max_pixels: int,
     timeout: float,
     read_timeout: float,
+    write_timeout: float,
     token_file: Path | None,
+    allow_hosts: tuple[str, ...],
+    pid_file: Path | None,
     address: str | None,
     access_log: bool,
     as_json: bool,
@@ -133,16 +153,19 @@ def command(
     import_ray(address)
     from export.runtime.providers import threads_of
     from export.serve.app import token_digest
-    from export.serve.foreground import Signals, Stopped, own_streams
+    from export.serve.foreground import Signals, own_streams, until_stopped
     from export.serve.limits import MEBIBYTE, Limits
     from export.serve.listener import is_loopback, reserve
+    from export.serve.pidfile import pid_file as own_pid_file
     from export.serve.reaper import reaper
     from export.serve.replica import Plan
     from export.serve.served import How
     from export.serve.server import serving
 
-    if token is None and not is_loopback(host):
+    inside = is_loopback(host)
+    if token is None and not inside:
         complain(f"warning: whoever reaches {host} can use this server: give it a token (--token-file, or ${TOKEN})")
+    hosts = _hosts(host, allow_hosts, inside=inside)
     how = How(device=device, allow_cpu=allow_cpu, threads=threads, largest=max_batch)
     limits = Limits(
         max_batch=max_batch,
@@ -152,32 +175,36 @@ def command(
         max_pixels=max_pixels,
         timeout=timeout,
         read_timeout=read_timeout,
+        write_timeout=write_timeout,
         max_connections=max(1024, 4 * max_queue),
     )
     cpus = max(threads_of(None), (threads or 1) * replicas[1])
     with (
+        own_pid_file(pid_file) as write_pid,
         reserve(host, port) as held,
         Signals() as signals,
         own_streams() as streams,
-        suppress(Stopped),
+        until_stopped(),
         reaper() as folder,
         connected(address, cpus) as ray,
     ):
+        signals.take()
         wanted, how = share(ray, how, *replicas)
         digest = None if token is None else token_digest(token)
-        plan = Plan(label, host, held.getsockname()[1], how, limits, token=digest, log=access_log)
-        with serving(ray, model, plan, wanted, folder) as server:
+        plan = Plan(label, host, held.getsockname()[1], how, limits, token=digest, hosts=hosts, log=access_log)
+        with _log(streams) as begin_log, serving(ray, model, plan, wanted, folder) as server:
             server.wait()
             signals.gently()
+            write_pid()
             if as_json or not quiet:
                 streams.say(_ready(plan, wanted, as_json=as_json))
-            _watch(server, model, signals, streams, log=access_log, quiet=quiet)
+            if access_log:
+                begin_log(server)
+            _watch(server, model, signals, streams, quiet=quiet)
 
 
-def _watch(server: "Server", model: Path, signals: "Signals", streams: "Streams", *, log: bool, quiet: bool) -> None:
-    """Reload when asked to, print the log, and return when asked to stop."""
-    if log:
-        threading.Thread(target=_print_log, args=(server, streams), name="log", daemon=True).start()
+def _watch(server: "Server", model: Path, signals: "Signals", streams: "Streams", *, quiet: bool) -> None:
+    """Reload when asked to, and return when asked to stop."""
     while (asked := signals.wait(_WATCH)) != "stop":
         if asked == "reload":
             try:
@@ -190,13 +217,32 @@ def _watch(server: "Server", model: Path, signals: "Signals", streams: "Streams"
         server.serving()  # an error if Ray is gone
 
 
-def _print_log(server: "Server", streams: "Streams") -> None:
-    """Print lines of the log until the server has ended."""
-    with suppress(MenagerieError):
-        while True:
-            lines = server.lines(_WATCH)
-            if lines:
-                streams.note(*lines)
+@contextmanager
+def _log(streams: "Streams") -> Iterator[Callable[["Server"], None]]:
+    """Yield what begins to print a server's log. The block ends with its last line: nobody may ask a Ray that ends."""
+    ended = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def work(server: "Server") -> None:
+        with suppress(MenagerieError):
+            while True:
+                last = ended.is_set()
+                lines = server.lines(0 if last else _LINES)
+                if lines:
+                    streams.note(*lines)
+                if last:
+                    return
+
+    def begin(server: "Server") -> None:
+        threads.append(threading.Thread(target=work, args=(server,), name="log", daemon=True))
+        threads[-1].start()
+
+    try:
+        yield begin
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(_WATCH)
 
 
 def _ready(plan: "Plan", replicas: "Replicas", *, as_json: bool) -> str:
@@ -218,6 +264,17 @@ def _label(name: str | None, model: Path) -> str:
     if _NAME.fullmatch(label):
         return label
     raise UsageError(f"{str(model)!r}: {rule}; give --name NAME" if name is None else f"--name {name!r}: {rule}")
+
+
+def _hosts(host: str, allowed: tuple[str, ...], *, inside: bool) -> tuple[str, ...] | None:
+    """Return the names that a server on loopback answers to besides that; None elsewhere, where it answers to any.
+
+    Raises:
+        UsageError: a name would change nothing.
+    """
+    if not inside and allowed:
+        raise UsageError(f"--allow-host {allowed[0]!r} is for servers on loopback: on {host} all names are answered")
+    return (host, *allowed) if inside else None
 
 
 def _read_token(file: Path | None) -> str | None:

@@ -5,6 +5,8 @@
     problem     what a client did wrong, as a status and a sentence
     inference   requests of the Open Inference Protocol
     inferred    their answers
+    extensions  what Triton's tools ask besides
+    hosts       names by which a server may be called
     exchange    a request as it comes in, a reply as it goes out
     intake      bodies of requests, read within limits
     encoding    bodies that are compressed
@@ -24,6 +26,7 @@
     cluster     Ray, and the deployment on it
     server      all of it as the command sees it
     reaper      nothing stays behind
+    pidfile     the file that says which process the command is
     foreground  signals and streams of the command
 
 Everything above `replica` runs without Ray.

@@ -13,6 +13,7 @@ from typing import Any
 from export.serve.encoding import accepted_encoding, pack
 from export.serve.endpoints import Endpoint, Endpoints
 from export.serve.exchange import Reply, Request
+from export.serve.hosts import Hosts
 from export.serve.http1 import LINGER
 from export.serve.intake import Gone, Receive
 from export.serve.problem import Problem
@@ -38,13 +39,19 @@ class App:
     Args:
         endpoints: what it can do.
         token: digest of the token that clients need [default: none is needed].
+        hosts: by which the server may be called [default: any].
         log: called with a line of JSON for every request [default: nobody reads them].
     """
 
     def __init__(
-        self, endpoints: Endpoints, *, token: bytes | None = None, log: Callable[[str], None] | None = None
+        self,
+        endpoints: Endpoints,
+        *,
+        token: bytes | None = None,
+        hosts: Hosts | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> None:
-        self._endpoints, self._token, self._log = endpoints, token, log
+        self._endpoints, self._token, self._hosts, self._log = endpoints, token, hosts or Hosts(), log
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI 3 says."""
@@ -72,6 +79,7 @@ class App:
 
     def _admit(self, endpoint: Endpoint, request: Request) -> None:
         """Raise `Problem` unless the client may use an endpoint this way."""
+        self._hosts.check(request.version, request.headers)
         if self._token is not None and not endpoint.open:
             scheme, _, token = request.header(b"authorization").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(token_digest(token.strip()), self._token):
@@ -84,7 +92,7 @@ class App:
         seconds = time.perf_counter() - began
         metrics = self._endpoints.metrics
         metrics.requests.labels(endpoint, str(status)).inc()
-        metrics.seconds.labels(endpoint).observe(seconds)
+        metrics.seconds.labels(endpoint, str(status)).observe(seconds)
         if self._log is not None:
             record = {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())

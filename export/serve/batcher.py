@@ -1,7 +1,8 @@
 """Requests that wait for the network together: whatever is there runs at once, and nobody waits for nobody.
 
 A batch starts as soon as a lane is free. It waits for more, at most `max_delay`, only while other requests are known to
-be on their way: so a lone client never pays the delay, and clients that send at the same moment share a batch.
+be on their way: so a lone client never pays the delay, and clients that send at the same moment share a batch. A
+request is expected for no longer than `max_delay`, so whoever sends slowly holds others up once, and no longer either.
 """
 
 import asyncio
@@ -77,7 +78,7 @@ class Batcher:
         self._pool = ThreadPoolExecutor(lanes, "batch")
         self._queue: deque[_Waiting] = deque()
         self._busy = 0
-        self._arriving = 0
+        self._arriving: dict[object, float] = {}  # since when, oldest first
         self._timer: asyncio.TimerHandle | None = None
         self._batches: dict[asyncio.Task[None], float] = {}  # since when they have been running
         self.waiting = 0
@@ -86,14 +87,11 @@ class Batcher:
     @contextmanager
     def arriving(self) -> Iterator[Callable[[], None]]:
         """Say that a request is on its way; what is yielded says that it is here, or will not come."""
-        self._arriving += 1
-        on_its_way = True
+        one = object()
+        self._arriving[one] = time.monotonic()
 
         def here() -> None:
-            nonlocal on_its_way
-            if on_its_way:
-                on_its_way = False
-                self._arriving -= 1
+            if self._arriving.pop(one, None) is not None:
                 self._look()
 
         try:
@@ -141,19 +139,20 @@ class Batcher:
     def _look(self) -> None:
         """Start batches, or see to it that somebody looks again in time."""
         while self._queue and self._busy < self._lanes:
-            left = self._queue[0].since + self._max_delay - time.monotonic()
-            if self._arriving and self.waiting < self._max_batch and left > 0:
-                if self._timer is None:
-                    self._timer = asyncio.get_running_loop().call_later(left, self._ring)
-                return
+            if self._arriving and self.waiting < self._max_batch:
+                last = next(reversed(self._arriving.values()))
+                left = min(last, self._queue[0].since) + self._max_delay - time.monotonic()
+                if left > 0:
+                    self._stop_timer()
+                    self._timer = asyncio.get_running_loop().call_later(left, self._look)
+                    return
             self._start()
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _ring(self) -> None:
-        self._timer = None
-        self._look()
 
     def _start(self) -> None:
         """Take the oldest requests that fit into a batch, in their order, and run them."""

@@ -80,6 +80,7 @@ class Board:
         self._replicas: dict[str, _Replica] = {}
         self._retired: list[Family] = []
         self._faults: dict[int, list[str]] = {}  # of replicas that may have ended since
+        self._since = {1: now()}  # when versions were proposed
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         self._changed = asyncio.Condition()
 
@@ -146,6 +147,7 @@ class Board:
         """Let all replicas load another model beside the one they serve, and return its version."""
         version = max(self._models) + 1
         self._models[version] = self._model(version, path)
+        self._since[version] = self._now()
         await self._order("load", version)
         return version
 
@@ -155,10 +157,11 @@ class Board:
         Args:
             version: of the model.
             wanted: replicas that there are at least.
-            patience: in seconds. A replica that fails is waited for by nobody.
+            patience: in seconds. A replica that fails is waited for by nobody, nor is one that ends without a word.
         """
 
         def said() -> bool:
+            self._miss(version)
             answers = [one.said.get(version) for one in self._replicas.values() if self._alive(one)]
             return version in self._faults or (len(answers) >= wanted and None not in answers)
 
@@ -176,6 +179,13 @@ class Board:
     async def serving(self) -> int:
         """Return how many replicas serve the version of now."""
         return sum(one.said.get(self._current) == "" for one in self._replicas.values() if self._alive(one))
+
+    def _miss(self, version: int) -> None:
+        """Note which replicas were there when a version was to be loaded, and are not any more."""
+        for one in self._replicas.values():
+            if version not in one.said and one.heard >= self._since[version] and not self._alive(one):
+                one.said[version] = "a replica ended while it loaded the model: was it killed, or is memory too small?"
+                self._faults.setdefault(version, []).append(one.said[version])
 
     def _model(self, version: int, path: str) -> Model:
         return Model(version, path, self._mark, tuple(copied_files(Path(path).parent)))

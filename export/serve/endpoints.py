@@ -13,6 +13,7 @@ import numpy.typing as npt
 from export.serve.batcher import Batcher, Done
 from export.serve.encoding import unpack
 from export.serve.exchange import Reply, Request
+from export.serve.extensions import EXTENSIONS, index, model_config, model_statistics, why_not
 from export.serve.inference import Inference, json_length, parse_inference
 from export.serve.inferred import render_inference
 from export.serve.intake import Gone, Intake
@@ -48,7 +49,7 @@ Others = Callable[[], Awaitable[Iterable[Iterable[Family]]]]
 
 
 async def _nowhere(request: Request) -> NoReturn:
-    raise Problem(404, f"there is nothing at {request.path[:80]!r}: GET /v2 says what this server is")
+    raise Problem(404, why_not(request.path))
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,17 @@ class Endpoints:
             "/v2/health/ready": Endpoint("ready", _GET, self._ready, open=True),
             "/classify": Endpoint("classify", _POST, self._classify),
             "/metrics": Endpoint("metrics", _GET, self._count),
+            "/v2/repository/index": Endpoint("repository", _POST, self._index),
             **{path: Endpoint("page", _GET, self._show, open=True) for path in _PAGE},
         }
+        if name != "stats":  # whose metadata would be there
+            self._fixed["/v2/models/stats"] = Endpoint("statistics", _GET, self._statistics)
         self._of_model = {
             "": Endpoint("model", _GET, self._describe),
             "ready": Endpoint("model_ready", _GET, self._model_ready, open=True),
             "infer": Endpoint("infer", _POST, self._infer),
+            "config": Endpoint("config", _GET, self._config),
+            "stats": Endpoint("statistics", _GET, self._statistics),
         }
 
     def close(self) -> None:
@@ -154,8 +160,7 @@ class Endpoints:
 
     async def _server(self, request: Request) -> Reply:
         del request
-        extensions = ["classification", "binary_tensor_data"]
-        return _json({"name": "menagerie", "version": _version(), "extensions": extensions})
+        return _json({"name": "menagerie", "version": _version(), "extensions": list(EXTENSIONS)})
 
     async def _live(self, request: Request) -> Reply:
         del request
@@ -179,10 +184,27 @@ class Endpoints:
         headers.append((b"referrer-policy", b"no-referrer"))
         return Reply(body, f"{kind}; charset=utf-8", headers=tuple(headers))
 
+    async def _config(self, request: Request) -> Reply:
+        del request
+        return _json(model_config(self.served.interface, self.limits, self.name))
+
+    async def _statistics(self, request: Request) -> Reply:
+        del request
+        return _json(model_statistics(await self._counted(), self.name))
+
+    async def _index(self, request: Request) -> Reply:
+        with self.intake.admitted() as held:
+            body = await held.read(request.receive, request.headers, most=_QUICK, seconds=self.limits.read_timeout)
+        return _json(index(body, self.name, ready=not self.draining))
+
     async def _count(self, request: Request) -> Reply:
         del request
+        return Reply(render(await self._counted()), CONTENT_TYPE)
+
+    async def _counted(self) -> list[Family]:
+        """Return what all replicas count."""
         others = await self._others() if self._others is not None else []
-        return Reply(render(total([self.metrics.families(), *others])), CONTENT_TYPE)
+        return total([self.metrics.families(), *others])
 
     async def _infer(self, request: Request) -> Reply:
         interface, limits = self.served.interface, self.limits
@@ -278,7 +300,7 @@ class Endpoints:
         self.metrics.batch_seconds.observe(seconds)
 
 
-def _json(table: dict[str, Any], *, status: int = 200) -> Reply:
+def _json(table: dict[str, Any] | list[dict[str, str]], *, status: int = 200) -> Reply:
     return Reply(json.dumps(table, ensure_ascii=False).encode(), status=status)
 
 

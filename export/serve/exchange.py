@@ -47,6 +47,11 @@ class Request:
         return str(self._scope["method"])
 
     @property
+    def version(self) -> str:
+        """Of HTTP, such as 1.1."""
+        return str(self._scope.get("http_version", "1.1"))
+
+    @property
     def path(self) -> str:
         """Decoded, without the query."""
         return str(self._scope["path"])

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO, Self
 
-__all__ = ["Signals", "Stopped", "Streams", "own_streams"]
+__all__ = ["Signals", "Stopped", "Streams", "own_streams", "until_stopped"]
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopped(Exception):  # noqa: N818  # on request
+class Stopped(BaseException):  # on request, and no error that a library may handle
     """Somebody wanted an end before there was anything to end gracefully."""
 
 
@@ -38,8 +38,10 @@ class Signals:
             signal.signal(number, handler)
 
     def gently(self) -> None:
-        """From now on, `wait` tells of requests to stop."""
+        """From now on, `wait` tells of requests to stop; `Stopped` if there was one that a library has swallowed."""
         self.take()  # what a library has put in place of these meanwhile
+        if self._stop:
+            raise Stopped
         self._gentle = True
 
     def take(self) -> None:
@@ -61,11 +63,23 @@ class Signals:
     def _hear(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self._reload = True
-        elif self._stop or not self._gentle:
-            raise Stopped
         else:
-            self._stop = True
+            again, self._stop = self._stop, True
+            if again or not self._gentle:
+                raise Stopped
         self._woken.set()
+
+
+@contextmanager
+def until_stopped() -> Iterator[None]:
+    """Let a block end in peace when somebody wants it to, also while Ray starts, which handles SIGTERM itself then."""
+    try:
+        yield
+    except Stopped:
+        return
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:
+            raise
 
 
 class Streams:

@@ -50,7 +50,7 @@ class Metrics:
         self.seconds = Histogram(
             "ensemble_request_seconds",
             "From a request's headers to its answer.",
-            ["endpoint"],
+            ["endpoint", "status"],
             buckets=_SECONDS,
             registry=self._registry,
         )

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import tempfile
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from export.serve.app import App
 from export.serve.board import Model, Order
 from export.serve.endpoints import Endpoints
+from export.serve.hosts import Hosts
 from export.serve.limits import Limits
 from export.serve.listener import Listener, shared_socket
 from export.serve.metrics import Family, Metrics
@@ -37,6 +39,12 @@ _PATIENCE = 5.0
 _STUCK = 120.0
 """Seconds after which a batch that has not come back never will."""
 
+_HEARD = 5.0
+"""Seconds after which a replica that could not load its model asks for another in its place.
+
+Sooner, Ray Serve would try again and again before the command has heard what is wrong.
+"""
+
 _MOST_LINES = 10_000
 
 Link = Callable[..., Any]
@@ -58,6 +66,7 @@ class Plan:
         how: sessions are opened.
         limits: of requests.
         token: digest of the token, if clients need one.
+        hosts: by which the server may be called besides those of loopback; None for any.
         log: whether every request is a line of the log.
         drain: seconds that requests under way get at the end.
     """
@@ -68,6 +77,7 @@ class Plan:
     how: How
     limits: Limits
     token: bytes | None = None
+    hosts: tuple[str, ...] | None = None
     log: bool = False
     drain: float = 30.0
 
@@ -90,6 +100,7 @@ class Replica:
         self._endpoints: Endpoints | None = None
         self._listener: Listener | None = None
         self._failure = ""
+        self._failed = 0.0
         self._ending = threading.Event()
         self._closed = threading.Lock()
         self._scratch = contextlib.ExitStack()
@@ -97,7 +108,7 @@ class Replica:
 
     def check(self) -> None:
         """Raise `RuntimeError` if this replica serves nobody, and never will."""
-        if self._failure:
+        if self._failure and time.monotonic() > self._failed + _HEARD:
             raise RuntimeError(self._failure)
         if self._listener is not None and not self._listener.alive and not self._ending.is_set():
             raise RuntimeError("the HTTP server has ended")
@@ -141,9 +152,10 @@ class Replica:
     def _obey(self) -> None:
         """Serve, and do what the board says."""
         model, past = self._link("join", self._id)
+        # From now on: the board knows by it that a replica which is loading is still there.
+        threading.Thread(target=self._guard, args=(self._beat,), name="beat", daemon=True).start()
         if not self._start(model):
             return
-        threading.Thread(target=self._guard, args=(self._beat,), name="beat", daemon=True).start()
         while not self._ending.is_set():
             order = self._link("next_order", self._id, past, _PATIENCE)
             if order is not None:
@@ -158,14 +170,20 @@ class Replica:
             endpoints = Endpoints(
                 served, name=plan.name, limits=plan.limits, metrics=self._metrics, others=self._others
             )
-            app = App(endpoints, token=plan.token, log=self._lines.append if plan.log else None)
+            log = self._lines.append if plan.log else None
+            app = App(endpoints, token=plan.token, hosts=Hosts(plan.hosts), log=log)
             listener = Listener(app, shared_socket(plan.host, plan.port), plan.limits)
             listener.start()
-        except MenagerieError as error:
-            self._failure = str(error)
+        except Lost:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, somebody waits to hear of it
+            self._failure, self._failed = _told(error), time.monotonic()
             self._link("report", self._id, model.version, self._failure)
             return False
         self._served, self._endpoints, self._listener = served, endpoints, listener
+        if self._ending.is_set():  # it was closed while it loaded, when there was nothing to stop
+            listener.stop(self._plan.drain)
+            return False
         self._metrics.replicas.set(1)
         self._name_model()
         self._link("push", self._id, self._metrics.families(), [])
@@ -181,8 +199,10 @@ class Replica:
             try:
                 model = self._link("model", order.version)
                 self._opened(model, lambda path: served.prepare(path, self._plan.how))
-            except MenagerieError as problem:
-                error = str(problem)
+            except Lost:
+                raise
+            except Exception as problem:  # noqa: BLE001  # the model of before is still served
+                error = _told(problem)
             self._link("report", self._id, order.version, error)
         elif order.verb == "drop":
             served.drop()
@@ -219,8 +239,8 @@ class Replica:
         self._metrics.model.labels(self._plan.name, session.sha256, session.precision, session.provider).set(1)
 
     def _beat(self) -> None:
-        """Tell the board what was counted, every second."""
-        while not self._ending.wait(_BEAT):
+        """Tell the board what was counted, every second, for as long as this replica is any good."""
+        while not self._ending.wait(_BEAT) and not self._failure:
             self._link("push", self._id, self._metrics.families(), self._take_lines())
 
     def _take_lines(self) -> list[str]:
@@ -233,3 +253,11 @@ class Replica:
         except Lost:
             return []
         return found
+
+
+def _told(error: Exception) -> str:
+    """Return an error in words, which for people are those of its own, and log one that is not meant for them."""
+    if isinstance(error, MenagerieError):
+        return str(error)
+    _log.error("a replica has failed", exc_info=error)
+    return f"a replica failed to load the model: {type(error).__name__}: {error}"

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from export.devices import CPU
 from export.runtime import Answer, CascadeSession, Session, open_session
 from export.runtime.bound import bucket
-from export.runtime.providers import CPU
 from export.serve.interface import Interface, interface_of
 from zoo.errors import DataError
 

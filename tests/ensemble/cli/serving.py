@@ -16,6 +16,13 @@ from typing import Any
 PROGRAM = "import sys; from zoo.cli.group import run; from ensemble.cli.serve import command; sys.exit(run(command))"
 ROOT = Path(__file__).parents[3]
 
+SHARED = {
+    "RAY_OVERRIDE_RESOURCES": '{"CPU": 16}',  # for more servers than the machine has cores
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
+}
+"""Environment of a server whose Ray others may use."""
+
 
 @dataclass
 class Process:
@@ -33,6 +40,16 @@ class Process:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def cluster(self) -> dict[str, Any]:
+        """For `started`: Ray's address, and the environment in which it is reached."""
+        for pid in family(self.process.pid):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            found = [word.partition("=")[2] for word in words if word.startswith("--gcs-address=")]
+            if found:
+                return {"address": found[0], "environment": {**SHARED, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}}
+        raise AssertionError("there is no Ray below the server")
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -59,10 +76,11 @@ class Process:
 
 
 @contextmanager
-def started(*words: object, environment: dict[str, str] | None = None) -> Iterator[Process]:
+def started(*words: object, environment: dict[str, str] | None = None, address: str | None = None) -> Iterator[Process]:
     """Start a server, yield it once it is ready, and end it if the test has not."""
+    where = [] if address is None else ["--address", address]
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, words), "--port", "0", "--json"],
+        [sys.executable, "-c", PROGRAM, *map(str, words), "--port", "0", "--json", *where],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -88,6 +106,20 @@ def started(*words: object, environment: dict[str, str] | None = None) -> Iterat
     finally:
         if process.poll() is None:
             found.end()
+
+
+def run(*words: object, environment: dict[str, str] | None = None, address: str = "") -> tuple[int, str, str]:
+    """Start what is to end by itself within a minute, and return its exit code, stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, words), *(["--address", address] if address else [])],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def family(pid: int) -> set[int]:

@@ -1,27 +1,32 @@
-"""`ensemble serve` as a process on Ray Serve, asked by Triton's client."""
+"""`ensemble serve` as a process on Ray Serve, asked by Triton's client.
+
+Ray takes long to start, so servers that need no Ray of their own use that of the first.
+"""
 
 import asyncio
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import tritonclient.http as triton
+from onnx import numpy_helper
 from tritonclient.utils import InferenceServerException
 
 from benchmarks.serving import mix
-from tests.ensemble.cli.serving import PROGRAM, ROOT, Process, family, is_running, started
-from tests.export.serve.conftest import SIZE, Floats, Images, answers, infer_body, some_images, write_graph
+from tests.ensemble.cli.serving import SHARED, Process, family, is_running, run, started
+from tests.export.serve.conftest import Floats, Images, answers, asked, infer_body, some_images, write_graph
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +37,15 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(graph: Path) -> Iterator[Process]:
     """One server for most tests of this file."""
-    with started(graph, "--replicas", 2, "--threads", 1, "--max-batch", 16) as found:
+    pid, options = graph.with_suffix(".pid"), ("--replicas", 2, "--threads", 1, "--max-batch", 16)
+    with started(graph, *options, "--pid-file", pid, environment=SHARED) as found:
+        assert pid.read_text() == f"{found.process.pid}\n"
         yield found
+        processes = family(found.process.pid) - {found.process.pid}
+        assert len(processes) > 5
         assert found.end() == 0
-
-
-def asked(images: Images, *, binary: bool = True) -> list[triton.InferInput]:
-    tensor = triton.InferInput("images", list(images.shape), "UINT8")
-    tensor.set_data_from_numpy(images, binary_data=binary)
-    return [tensor]
+    assert not pid.exists()
+    wait_for_the_end_of(processes)
 
 
 @pytest.fixture
@@ -64,60 +69,28 @@ def test_what_a_ready_server_says_of_itself(server: Process) -> None:
     assert server.ready["url"] == f"http://{server.address}"
 
 
-def test_tritons_client_finds_a_server_and_its_model(client: triton.InferenceServerClient) -> None:
-    assert client.is_server_live()
-    assert client.is_server_ready()
-    assert client.is_model_ready("tiny")
-    assert client.is_model_ready("tiny", "1")
-    assert not client.is_model_ready("tony")
-    assert client.get_server_metadata()["name"] == "menagerie"
-    metadata = client.get_model_metadata("tiny", "1")
-    assert metadata["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, *SIZE, 3]}]
+def test_tritons_client_asks_for_configuration_statistics_and_index(client: triton.InferenceServerClient) -> None:
+    assert set(client.get_server_metadata()["extensions"]) >= {"model_configuration", "statistics", "model_repository"}
+    assert client.get_model_config("tiny") == client.get_model_config("tiny", "1")
+    assert client.get_model_config("tiny")["max_batch_size"] == 16
+    assert client.get_model_repository_index() == [{"name": "tiny", "version": "1", "state": "READY", "reason": ""}]
 
+    def counted() -> tuple[int, int]:
+        (one,) = client.get_inference_statistics("tiny")["model_stats"]
+        (same,) = client.get_inference_statistics()["model_stats"]
+        assert same["name"] == one["name"] == "tiny"
+        return one["inference_count"], one["inference_stats"]["success"]["count"]
 
-@pytest.mark.parametrize("binary", [(True, True), (False, False), (True, False), (False, True)])
-@pytest.mark.parametrize("encoding", [None, "gzip", "deflate"])
-def test_tritons_client_infers(
-    client: triton.InferenceServerClient, binary: tuple[bool, bool], encoding: str | None
-) -> None:
-    images = some_images(5)
-    found = client.infer(
-        "tiny",
-        asked(images, binary=binary[0]),
-        outputs=[triton.InferRequestedOutput(name, binary_data=binary[1]) for name in ("member_probs", "probs")],
-        request_id="abc",
-        request_compression_algorithm=encoding,
-        response_compression_algorithm=encoding,
-    )
-    probs, own = answers(images)
-    np.testing.assert_allclose(found.as_numpy("probs"), probs, atol=1e-5)
-    np.testing.assert_allclose(found.as_numpy("member_probs"), own, atol=1e-5)
-    assert found.get_response()["id"] == "abc"
-
-
-def test_tritons_client_asks_for_all_outputs_one_or_classes(client: triton.InferenceServerClient) -> None:
-    images = some_images(2)
-    both = client.infer("tiny", asked(images), model_version="1", parameters={"whatever": 1}, priority=2)
-    assert both.as_numpy("member_probs").shape == (2, 3, 10)
-    one = client.infer("tiny", asked(images), outputs=[triton.InferRequestedOutput("probs")])
-    assert one.as_numpy("member_probs") is None
-    top = client.infer("tiny", asked(images), outputs=[triton.InferRequestedOutput("probs", class_count=1)])
-    indices = [int(text.decode().split(":")[1]) for text in top.as_numpy("probs").ravel()]
-    assert indices == answers(images)[0].argmax(1).tolist()
-
-
-def test_tritons_client_is_told_what_is_wrong(client: triton.InferenceServerClient) -> None:
-    for model, images, sentence in (
-        ("tony", some_images(1), "there is no model 'tony'"),
-        ("tiny", some_images(17), "17 images are too many: send at most 16"),
-        (
-            "tiny",
-            np.zeros((1, 3, *SIZE), np.uint8),
-            r"shape of 'images' is \[1, 3, 8, 6\]: the model takes \[N, 8, 6, 3\]",
-        ),
-    ):
-        with pytest.raises(InferenceServerException, match=sentence):
-            client.infer(model, asked(images))
+    images, requests = counted()
+    for _ in range(5):  # of whichever replica
+        client.infer("tiny", asked(some_images(3)))
+    deadline = time.monotonic() + 10
+    while counted() != (images + 15, requests + 5):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for call in (lambda: client.load_model("tiny"), client.get_trace_settings, client.get_log_settings):
+        with pytest.raises(InferenceServerException, match=r"whoever runs this server|no traces"):
+            call()
 
 
 def test_many_clients_of_triton_at_once(server: Process) -> None:
@@ -235,7 +208,7 @@ def test_a_reload_that_cannot_be_is_one_line(
         np.testing.assert_array_equal(client.infer("tiny", asked(images)).as_numpy("probs"), before)
 
 
-def test_sigterm_answers_what_is_under_way_and_says_so_in_the_log(tmp_path: Path) -> None:
+def test_sigterm_answers_what_is_under_way_and_says_so_in_the_log(server: Process, tmp_path: Path) -> None:
     slow = write_graph(tmp_path / "slow.onnx", work=30)
     token = tmp_path / "token"
     token.write_text("let-me-in\n")
@@ -251,20 +224,19 @@ def test_sigterm_answers_what_is_under_way_and_says_so_in_the_log(tmp_path: Path
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             statuses.append(answer.status)
 
-    with started(slow, "--access-log", "--token-file", token, "--name", "other", "--max-batch", 1) as found:
+    options = ("--access-log", "--token-file", token, "--name", "other", "--max-batch", 1, "--threads", 1)
+    with started(slow, *options, **server.cluster) as found:
         threads = [threading.Thread(target=ask, args=(found.address,)) for _ in range(4)]
         for thread in threads:
             thread.start()
         time.sleep(0.2)
         assert len(statuses) < 4  # some are still under way
-        processes = family(found.process.pid) - {found.process.pid}
         assert found.end() == 0
     for thread in threads:
         thread.join(60)
     assert statuses == [200] * 4
     records = [json.loads(line) for line in found.notes]
     assert [record["status"] for record in records] == [200] * 4
-    wait_for_the_end_of(processes)
 
 
 def wait_for_the_end_of(processes: set[int]) -> None:
@@ -292,32 +264,72 @@ def test_nothing_stays_behind_a_server_that_is_killed(graph: Path) -> None:
 def test_thousands_of_mixed_requests(tmp_path: Path) -> None:
     path = write_graph(tmp_path / "tiny.onnx", size=(32, 32))
     with started(path) as found:
-        report = asyncio.run(mix(found.port, "tiny", path, 2000))
+        report = asyncio.run(mix(found.port, "tiny", path, 2000, found.process.pid))
     assert report["wrong"] == 0, report["first_wrong"]
     assert sum(report["statuses"].values()) == 2000
     assert sum(count for status, count in report["statuses"].items() if status != "200") > 50
     assert report["memory_growth"] < 0.05
 
 
-def run(*words: object) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture(scope="module")
+def refusals(server: Process, graph: Path) -> Iterator[dict[str, "Future[tuple[int, str, str]]"]]:
+    """What comes of graphs that cannot be served, each in a server of its own, at the same time."""
+    unknown, failing = onnx.load(str(graph)), onnx.load(str(graph))
+    unknown.graph.node[0].op_type = "Nix"
+    shape = next(constant for constant in failing.graph.initializer if constant.name == "shape")
+    shape.CopyFrom(numpy_helper.from_array(np.array([0, 3, 11]), "shape"))  # of 30 numbers: nobody sees it but the run
+    for output in failing.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    with ThreadPoolExecutor(2) as pool:
+        found = {}
+        for name, model in (("unknown", unknown), ("failing", failing)):
+            path = graph.with_name(f"{name}.onnx")
+            onnx.save(model, str(path))
+            found[name] = pool.submit(run, path, "--port", 0, "--threads", 1, **server.cluster)
+        yield found
 
 
-def test_a_graph_that_cannot_be_run_is_one_line_that_names_it(graph: Path, tmp_path: Path) -> None:
-    model = onnx.load(str(graph))
-    model.graph.node[0].op_type = "Nix"
-    onnx.save(model, str(tmp_path / "bad.onnx"))
-    code, out, err = run(tmp_path / "bad.onnx", "--port", 0)
+def test_a_graph_that_cannot_be_run_is_one_line_that_names_it(refusals: dict[str, Any], graph: Path) -> None:
+    code, out, err = refusals["unknown"].result()
     assert (code, out) == (1, "")
-    assert err.startswith(f"error: {tmp_path / 'bad.onnx'} cannot be run by ONNX Runtime: ")
+    assert err.startswith(f"error: {graph.with_name('unknown.onnx')} cannot be run by ONNX Runtime: ")
+    assert err.count("\n") == 1
+
+
+def test_a_replica_that_fails_says_so_at_once(refusals: dict[str, Any]) -> None:
+    code, out, err = refusals["failing"].result()  # within a minute, or `run` raises
+    assert (code, out) == (1, "")
+    assert err.startswith("error: a replica failed to load the model: ")
+    assert "Reshape" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow  # `tests/export/serve/test_board.py` has it without Ray
+def test_a_replica_that_is_killed_while_it_loads(server: Process, tmp_path: Path) -> None:
+    slow, others = write_graph(tmp_path / "slow.onnx", work=10_000), family(server.process.pid)
+
+    def kill() -> None:
+        deadline = time.monotonic() + 40
+        while time.monotonic() < deadline:
+            for pid in family(server.process.pid) - others:
+                if b"ServeReplica" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    time.sleep(2)  # it has begun by now
+                    os.kill(pid, signal.SIGKILL)
+                    return
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    code, out, err = run(slow, "--port", 0, "--threads", 1, **server.cluster)
+    thread.join()
+    assert (code, out) == (1, "")
+    assert err == "error: a replica ended while it loaded the model: was it killed, or is memory too small?\n"
+
+
+def test_a_file_for_the_process_that_is_taken(server: Process, graph: Path) -> None:
+    code, out, err = run(graph, "--port", 0, "--pid-file", graph.with_suffix(".pid"))
+    assert (code, out) == (2, "")
+    assert err.endswith(f"is of process {server.process.pid}, which is running: stop it, or give another file\n")
     assert err.count("\n") == 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from ensemble.cli.serve import TOKEN, _read_token, _ready, _Replicas, command
+from ensemble.cli.serve import TOKEN, _hosts, _read_token, _ready, _Replicas, command
 from export.serve.cluster import Replicas
 from export.serve.limits import Limits
 from export.serve.replica import Plan
@@ -67,6 +67,10 @@ def test_files_that_cannot_be_served(capsys: pytest.CaptureFixture[str], tmp_pat
         (["--timeout", "nan"], "'nan' is not a finite number"),
         (["--timeout", "inf"], "'inf' is not a finite number"),
         (["--read-timeout", "nan"], "'nan' is not a finite number"),
+        (["--write-timeout", "inf"], "'inf' is not a finite number"),
+        (["--write-timeout", "0"], "0.0 is not in the range"),
+        (["--allow-host", "http://cats.example"], "'http://cats.example' is no name: give it as in cats"),
+        (["--allow-host", "cats.example:80"], "'cats.example:80' is no name"),
         (["--name", "a/b"], "--name 'a/b': a model's name has letters"),
         (["--name", ".."], "--name '..'"),
         (["--name", ".hidden"], "begins with a letter or digit"),
@@ -79,6 +83,25 @@ def test_options_that_cannot_be(
     code, error = refused(capsys, graph, *words)
     assert code == 2
     assert sentence in error
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "inside", "names"),
+    [
+        ("127.0.0.1", (), True, ("127.0.0.1",)),
+        ("my.lan", ("cats.example", "[::7]", "10.0.0.1"), True, ("my.lan", "cats.example", "[::7]", "10.0.0.1")),
+        ("192.0.2.7", (), False, None),
+    ],
+)
+def test_names_by_which_a_server_may_be_called(
+    host: str, allowed: tuple[str, ...], inside: bool, names: tuple[str, ...] | None
+) -> None:
+    assert _hosts(host, allowed, inside=inside) == names
+
+
+def test_a_name_that_would_change_nothing() -> None:
+    with pytest.raises(UsageError, match=r"--allow-host 'x' is for servers on loopback: on 192\.0\.2\.7 all names"):
+        _hosts("192.0.2.7", ("x",), inside=False)
 
 
 @pytest.mark.parametrize("file", [".", "my model.onnx"])

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import tritonclient.http as triton
 from onnx import TensorProto, helper, numpy_helper
 
 from export.metadata import About, metadata_props
 from export.runtime.answer import Answer
 from export.serve.app import App
 from export.serve.endpoints import Endpoints
+from export.serve.hosts import Hosts
 from export.serve.interface import Interface
 from export.serve.limits import Limits
 from export.serve.listener import Listener, shared_socket
@@ -162,6 +164,13 @@ def infer_body(images: Images, *, binary: bool = True, **more: Any) -> tuple[byt
     return text + images.tobytes(), {"Inference-Header-Content-Length": str(len(text))}
 
 
+def asked(images: Images, *, binary: bool = True) -> list[triton.InferInput]:
+    """Return the inputs of a request of Triton's client."""
+    tensor = triton.InferInput("images", list(images.shape), "UINT8")
+    tensor.set_data_from_numpy(images, binary_data=binary)
+    return [tensor]
+
+
 @dataclass
 class Response:
     """What a server answered."""
@@ -216,21 +225,26 @@ class Site:
 
 @contextmanager
 def site(
-    session: FakeSession | None = None, limits: Limits | None = None, *, token: bytes | None = None
+    session: FakeSession | None = None,
+    limits: Limits | None = None,
+    *,
+    name: str = "tiny",
+    token: bytes | None = None,
+    hosts: Hosts | None = None,
 ) -> Iterator[Site]:
     """Yield a server in this process."""
     session = session or FakeSession()
     interface = replace(INTERFACE, members=session.members, classes=session.classes, size=session.input_size)
     endpoints = Endpoints(
         Served(Loaded(session, interface)),  # type: ignore[arg-type]  # it has what is used
-        name="tiny",
+        name=name,
         limits=limits or Limits(max_batch=16),
         metrics=Metrics(),
     )
     lines: list[str] = []
     sock = shared_socket("127.0.0.1", 0)
     port = sock.getsockname()[1]
-    listener = Listener(App(endpoints, token=token, log=lines.append), sock, endpoints.limits)
+    listener = Listener(App(endpoints, token=token, hosts=hosts, log=lines.append), sock, endpoints.limits)
     listener.start()
     try:
         yield Site(port, endpoints, session, lines)

@@ -54,7 +54,7 @@ async def held(found: Batcher, network: Network) -> "asyncio.Task[Done]":
     return task
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=st.lists(st.integers(1, 8), min_size=1, max_size=30), lanes=st.integers(1, 3))
 def test_everybody_gets_their_own_rows(sizes: list[int], lanes: int) -> None:
     network = Network()
@@ -157,6 +157,42 @@ def test_nobody_waits_longer_than_the_delay_for_somebody_who_is_slow() -> None:
         with found.arriving():  # and never comes
             done = await found.submit(some_images(1))
         assert 0.04 < done.waited < 5
+        found.close()
+
+    run(work)
+
+
+def test_nobody_waits_for_those_who_have_been_slow_already() -> None:
+    network = Network()
+
+    async def work() -> None:
+        found = batcher(network, max_delay=1.0)
+        with found.arriving():  # and sends a byte now and then
+            await asyncio.sleep(1.05)
+            for _ in range(3):
+                assert (await found.submit(some_images(1))).waited < 0.5
+            with found.arriving() as late:  # but for those who have just begun
+                first = asyncio.create_task(found.submit(some_images(1)))
+                await asyncio.sleep(0.02)
+                await asyncio.gather(first, found.submit(some_images(2), late))
+        assert network.batches == [1, 1, 1, 3]
+        found.close()
+
+    run(work)
+
+
+def test_the_wait_ends_with_the_last_who_is_worth_it() -> None:
+    network = Network()
+
+    async def work() -> None:
+        found = batcher(network, max_delay=1.0)
+        with found.arriving():
+            await asyncio.sleep(0.9)
+            with found.arriving() as late:
+                first = asyncio.create_task(found.submit(some_images(1)))
+                await asyncio.sleep(0.01)
+                late()  # gone, and the other has a tenth of a second left
+                assert (await first).waited < 0.6
         found.close()
 
     run(work)

@@ -103,6 +103,35 @@ def test_one_replica_that_fails_is_enough(path: str) -> None:
     run(work)
 
 
+def test_a_replica_that_ends_without_a_word_while_it_loads(path: str) -> None:
+    async def work() -> None:
+        now = 0.0
+        board = Board(path, "mark", lambda: now)
+        await board.join("a")
+        for _ in range(0, 900, 5):
+            now += 5
+            await board.push("a", (), [])  # it takes its time, and says that it is there
+            assert await board.verdicts(1, 1, 0.001) is None
+        now += 11
+        (error,) = await board.verdicts(1, 1, 0.01) or []
+        assert error.startswith("a replica ended while it loaded the model: was it killed")
+        await board.join("b")  # in its place
+        await board.report("b", 1, "")
+        assert await board.serving() == 1
+        now += 100
+        await board.push("b", (), [])
+        version = await board.propose(path)
+        assert await board.verdicts(version, 1, 0.01) is None  # who was gone before is nobody's concern
+        await board.report("b", version, "")
+        assert await board.verdicts(version, 1, 0.01) == [""]
+        await board.settle(version, True)
+        version = await board.propose(path)
+        now += 11
+        assert await board.verdicts(version, 1, 0.01) == [error]  # b loads a version that kills it
+
+    run(work)
+
+
 def test_what_a_replica_said_outlives_it(path: str) -> None:
     async def work() -> None:
         board = Board(path, "mark")

@@ -1,5 +1,6 @@
 """Signals and streams of a long-running command, in a process of its own."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from export.serve.foreground import Signals, Stopped, until_stopped
 
 ROOT = Path(__file__).parents[3]
 
@@ -84,6 +87,27 @@ def test_hangups_are_requests_to_reload() -> None:
             assert line(process) == "reload"
         process.send_signal(signal.SIGTERM)
         assert line(process) == "stop"
+
+
+def test_a_wish_that_a_library_has_swallowed_is_known_later() -> None:
+    with Signals() as signals:
+        for _ in range(2):
+            with contextlib.suppress(Stopped):
+                signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            signals.gently()
+
+
+@pytest.mark.parametrize("error", [Stopped(), SystemExit(signal.SIGTERM)])
+def test_a_wish_for_an_end_is_no_error(error: BaseException) -> None:
+    with until_stopped():
+        raise error
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), SystemExit("why"), KeyboardInterrupt(), ValueError()])
+def test_errors_are(error: BaseException) -> None:
+    with pytest.raises(type(error)), until_stopped():
+        raise error
 
 
 STREAMS = """

@@ -224,7 +224,7 @@ def outcome(body: bytes, header: bytes | None) -> Inference | Problem:
         return problem
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_whatever_is_garbled_the_answer_is_images_or_a_sentence(data: st.DataObject) -> None:
     body, headers = infer_body(some_images(1), binary=data.draw(st.booleans()))
@@ -242,7 +242,7 @@ def test_whatever_is_garbled_the_answer_is_images_or_a_sentence(data: st.DataObj
         assert found.images.shape[1:] == (*SIZE, 3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     table=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),

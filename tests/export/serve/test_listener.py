@@ -17,6 +17,13 @@ from tests.export.serve.conftest import FakeSession, Images, Response, Site, inf
 from zoo.errors import UsageError
 
 
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients that do not read go sooner."""
+    for module in ("app", "http1"):
+        monkeypatch.setattr(f"export.serve.{module}.LINGER", 0.3)
+
+
 @contextmanager
 def connection(found: Site) -> Iterator[socket.socket]:
     with socket.create_connection(("127.0.0.1", found.port), timeout=10) as sock:

@@ -18,7 +18,7 @@ from export.serve.board import Board
 from export.serve.limits import Limits
 from export.serve.listener import reserve
 from export.serve.replica import Lost, Plan, Replica
-from export.serve.served import How
+from export.serve.served import How, load
 from tests.export.serve.conftest import answers, infer_body, some_images, write_graph
 
 HOW = How(device="cpu", threads=1, largest=2)
@@ -51,6 +51,7 @@ class Desk:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setattr("export.serve.replica._BEAT", 0.05)
     monkeypatch.setattr("export.serve.replica._PATIENCE", 0.2)
+    monkeypatch.setattr("export.serve.replica._HEARD", 0.3)
     found = Desk(write_graph(tmp_path / "tiny.onnx"))
     yield found
     found.close()
@@ -163,9 +164,50 @@ def test_a_model_that_cannot_be_loaded(desk: Desk, start: Callable[..., Replica]
     replica = start()
     (error,) = desk("verdicts", 1, 1, 10)
     assert "is not an ONNX graph" in error
+    replica.check()  # not yet: who started it is about to hear why
+    time.sleep(0.4)
     with pytest.raises(RuntimeError, match="is not an ONNX graph"):
         replica.check()
     assert replica.load() == 0
+
+
+def test_an_error_that_nobody_expected_is_told_as_well(
+    desk: Desk, start: Callable[..., Replica], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("nothing to divide by")
+
+    wanted = "a replica failed to load the model: ZeroDivisionError: nothing to divide by"
+    start()
+    assert desk("verdicts", 1, 1, 10) == [""]
+    monkeypatch.setattr("export.serve.served.load", fail)
+    version = desk("propose", str(write_graph(tmp_path / "next.onnx", seed=1)))
+    assert desk("verdicts", version, 1, 10) == [wanted]
+    desk("settle", version, False)
+    np.testing.assert_allclose(probs(start), answers(some_images(2))[0], atol=1e-5)  # and serves on
+    monkeypatch.setattr("export.serve.replica.load", fail)
+    start()
+    until(lambda: wanted in desk("verdicts", 1, 2, 10))
+
+
+def test_who_is_closed_while_loading_never_listens(
+    start: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, go = threading.Event(), threading.Event()
+
+    def slow(path: Path, how: How) -> Any:  # noqa: ANN401
+        loading.set()
+        assert go.wait(10)
+        return load(path, how)
+
+    monkeypatch.setattr("export.serve.replica.load", slow)
+    replica = start()
+    assert loading.wait(10)
+    assert replica.close()
+    go.set()
+    until(lambda: "orders" not in {thread.name for thread in threading.enumerate()})
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(url(start, "/v2"))
 
 
 def test_a_machine_without_the_file_fetches_it(desk: Desk, start: Callable[..., Replica]) -> None:

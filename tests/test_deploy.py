@@ -47,6 +47,7 @@ class Reader:
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
+            "TORCHDYNAMO_DISABLE": "1",  # compiling takes half a minute, and has tests of its own
         }
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

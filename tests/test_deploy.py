@@ -125,7 +125,7 @@ def test_the_page_from_top_to_bottom(reader: Reader) -> None:
     assert "(2, 10)" in said, "what tritonclient got"
     assert [output for text, output in printed if text.startswith(RELOAD)] == ["model.onnx is rolled in\n"]
     pictures = [json.loads(output) for text, output in printed if text.endswith("/classify")]
-    assert [len(answer["members"]) for answer in pictures] == [2, 1], "of the graph; of the cascade, which was sure at once"
+    assert [len(answer["members"]) for answer in pictures] == [2, 1], "the cascade was sure at once"
     (described,) = [output for text, output in printed if text.endswith("/v2/models/model")]
     assert json.loads(described)["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 32, 32, 3]}]
     assert (reader.folder / "repository" / "committee" / "1" / "model.onnx").is_file()

@@ -40,6 +40,10 @@ def tensorrt_options(image: tuple[int, int], cache: str, *, usual: int, largest:
 
     https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html
 
+    None of them keeps an engine in fp32 from computing in TF32, as `use_tf32` of `CUDA_OPTIONS` does
+    (github.com/microsoft/onnxruntime/issues/26029): that takes NVIDIA_TF32_OVERRIDE=0 in the environment of the
+    process, which is for whoever starts it to set, as it is for all else that uses the GPU there, too.
+
     Args:
         image: (H, W) of the graph's images.
         cache: folder for engines and timings, which take minutes to make.

@@ -198,7 +198,8 @@ def compare(
     if members is not None and members < limits.members:
         misses.append(f"members' classes the same on {100 * members:.2f} %, not {100 * limits.members:g} %")
     if (~stays).mean() > limits.moved:
-        misses.append(f"{(~stays).sum():,} images leave the cascade at another stage")
+        moved = f"{(~stays).sum():,} of {len(split):,} images leave the cascade at another stage"
+        misses.append(f"{moved}, more than {100 * limits.moved:g} %")
     if before - accuracy > limits.loss + 1e-9:  # as fractions of images, whose difference is rounded
         misses.append(f"{100 * (before - accuracy):.2f} points less accurate, more than {100 * limits.loss:g}")
     return Parity(

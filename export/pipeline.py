@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from ensemble.cascade.run import Cascade
 from ensemble.cascade.stages import steps
 from ensemble.lockfile import Committee
 from ensemble.module import Ensemble
+from export.graph.digest import sign
 from export.graph.external import is_weights_of, put_in_place
 from export.graph.half import to_half
 from export.graph.modules import Stage, Whole
@@ -38,6 +40,7 @@ OPSETS = {"fp32": 18, "fp16": 18, "int8": 20}
 otherwise does not recognise between integer layers."""
 
 _OLDEST, _NEWEST = 18, 23
+_NOT_SHOWN = {"Cc", "Cs", "Zl", "Zp"}  # controls, what is not UTF-8, and what ends lines
 _PACKAGES = ("menagerie", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -118,17 +121,36 @@ class Exported:
 
 def check_target(path: Path, *, cascade: bool) -> None:
     """Raise `UsageError` if a graph, or the stage graphs of a cascade, cannot be written to a path."""
+    if any(unicodedata.category(letter) in _NOT_SHOWN for letter in str(path)):
+        raise UsageError(f"-o {str(path)!r} has control characters")
+    real = _real(path)
     if cascade:
         if path.suffix == ".onnx" or path.is_file():
             raise UsageError(f"-o {str(path)!r}: a cascade is a graph a stage, so give a folder")
+        here = Path.cwd()
+        if real in (here, *here.parents):
+            raise UsageError(f"-o {str(path)!r} is the folder that this runs in, or above it: give a new folder")
+        if real.is_mount():
+            raise UsageError(f"-o {str(path)!r} is a mount point, which nothing can replace: give a new folder")
         graphs = [file.name for file in stage_files(path)]
         there = [file.name for file in path.iterdir()] if path.is_dir() else []
         if any(name not in graphs and not any(is_weights_of(name, graph) for graph in graphs) for name in there):
             raise UsageError(f"-o {str(path)!r} has other files than stage graphs: give a new folder")
     elif path.suffix != ".onnx" or path.is_dir():
         raise UsageError(f"-o {str(path)!r} is not the name of a file that ends in .onnx")
-    if not path.absolute().parent.is_dir():
+    if not real.parent.is_dir():
         raise UsageError(f"-o {str(path)!r} is not in an existing folder")
+
+
+def _real(path: Path) -> Path:
+    """Return where something is written: a link stays a link, and what it points at is replaced."""
+    try:
+        real = path.resolve()
+    except RuntimeError:  # until Python 3.13, of links that lead to themselves
+        real = path
+    if real.is_symlink():
+        raise UsageError(f"-o {str(path)!r} is a link that leads nowhere")
+    return real
 
 
 def export(order: Order, path: Path) -> Exported:
@@ -136,7 +158,7 @@ def export(order: Order, path: Path) -> Exported:
 
     Args:
         order: what, and how.
-        path: where; a graph that is there, or stage graphs, are replaced.
+        path: where; a graph that is there, or stage graphs, are replaced. If it is a link, these are where that points.
 
     Raises:
         UsageError: precision, opset or path make no sense; and as in `Ensemble`, `Session`.
@@ -153,6 +175,8 @@ def export(order: Order, path: Path) -> Exported:
         raise UsageError("int8 needs training images to calibrate on")
     cascade = bool(order.committee.cascade)
     check_target(path, cascade=cascade)
+    if path.is_symlink() or path.name == "..":  # what is made beside it shall be beside the real one
+        path = _real(path)
     gate = order.gate
     if gate is not None:
         if not gate.allow_cpu:
@@ -215,6 +239,7 @@ def _graph(order: Order, whole: Ensemble, opset: int, stage: int | None) -> tupl
         model, calibration = quantize(model, order.calibration, own, tell=order.tell)
     if stage is None and not order.member_probs and len(model.graph.output) > 1:
         drop_output(model, "member_probs")
+    sign(model)
     return model, calibration
 
 

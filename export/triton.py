@@ -8,7 +8,10 @@ Fields are those of `model_config.proto` (github.com/triton-inference-server/com
 the ONNX Runtime backend (github.com/triton-inference-server/onnxruntime_backend, README.md).
 """
 
+import re
 import shutil
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from export.devices import CUDA_OPTIONS, check_device, tensorrt_options
+from export.fitting import GRAPH, difference
 from export.pbtxt import Enum, parse_text, to_text
 from zoo.errors import CorruptError, DataError, NotFoundError, UsageError
 from zoo.files import atomic_write, storage_errors
@@ -30,10 +34,11 @@ __all__ = [
     "Placed",
     "Service",
     "config",
+    "in_version",
     "new_version",
 ]
 
-CONFIG, LABELS, GRAPH = "config.pbtxt", "labels.txt", "model.onnx"
+CONFIG, LABELS = "config.pbtxt", "labels.txt"
 
 MAX_BATCH = 256
 """Images in the largest batch that Triton makes of requests, and so in the largest request."""
@@ -42,6 +47,12 @@ DELAY = 2000
 
 _ENGINES = "/tmp/tensorrt-engines"  # noqa: S108  # of the server, whose container has nobody else's files
 """Where the server keeps TensorRT's engines, which take minutes to build: a volume there survives its container."""
+
+_VERSION = re.compile("([1-9][0-9]*)")
+_WORK = re.compile(r"\.([1-9][0-9]*)\.[0-9a-f]{8}\.partial")
+"""What a folder is called that is to become a version."""
+_FORGOTTEN = 24 * 3600
+"""Seconds after which nobody is at work in such a folder any more: an export takes minutes."""
 
 _KINDS = {None: "KIND_AUTO", "cpu": "KIND_CPU", "cuda": "KIND_GPU", "tensorrt": "KIND_GPU"}
 
@@ -98,7 +109,7 @@ class Placed:
     """Where a graph goes.
 
     Attributes:
-        graph: the path to write.
+        graph: the path to write, in a folder whose name is none of a version's until the graph is whole.
         version: its number.
         kept: whether a `config.pbtxt` was there, and stays.
     """
@@ -160,36 +171,64 @@ def _tensorrt(service: Service) -> dict[str, Any]:
 def new_version(repository: Path, service: Service) -> Iterator[Placed]:
     """Make room for a graph in a repository, as the next version of its model; whole or not at all.
 
-    Labels and configuration are there before the block begins, and the graph should appear by being renamed: it makes
-    them a model. A configuration that is there already stays as it is, if it fits the graph. If the block ends with an
-    error, the repository is as it was.
+    What the block writes beside `Placed.graph` is in a folder that Triton takes for no version, and gets the version's
+    number when the block ends; labels and configuration come just before, if there are none. A configuration that is
+    there already stays as it is, if it fits the graph. If the block ends with an error, the repository is as it was.
+    What somebody left who was killed meanwhile is removed once it is a day old; until then, its number is not used.
 
     Raises:
-        UsageError: a model of this name is there whose configuration does not fit the graph.
-        CorruptError: its configuration cannot be read.
+        UsageError: a model of this name is there whose configuration or labels do not fit the graph.
+        CorruptError: its configuration or labels cannot be read.
         StorageError: the disk refuses.
     """
     folder = repository / service.name
-    kept = _check(folder, service)
+    with storage_errors(folder):
+        _tidy(folder)
+        version = 1 + max(map(_number, _parts(folder)), default=0)
+    kept = _check(folder, service, version)
+    work = folder / f".{version}.{uuid.uuid4().hex[:8]}.partial"
     made: list[Path] = []
     try:
         with storage_errors(folder):
-            version = 1 + max((int(part.name) for part in _parts(folder) if part.name.isdecimal()), default=0)
-            place = folder / str(version)
-            missing = [path for path in (place, *place.parents) if not path.exists()]
-            for path in reversed(missing):
+            for path in [path for path in (work, *work.parents) if not path.exists()][::-1]:
                 path.mkdir()
                 made.append(path)
+        yield Placed(work / GRAPH, version, kept)
+        _check(folder, service, version)  # others may have been here meanwhile
         for name, text in ((LABELS, service.labels), (CONFIG, to_text(config(service)))):
             if not (folder / name).exists():
                 made.append(folder / name)
                 atomic_write(folder / name, text.encode())
-        yield Placed(place / GRAPH, version, kept)
+        with storage_errors(folder / str(version)):
+            work.rename(folder / str(version))
     except BaseException:
         for path in reversed(made):
             with suppress(OSError):  # what failed is what people should hear of
-                _remove(path, whole=path.parent == folder)
+                _remove(path, whole=path == work)
         raise
+
+
+def in_version(path: Path) -> Path:
+    """Return where a file of a version that is not whole will be once it is; any other path is returned as it is."""
+    found = _WORK.fullmatch(path.parent.name)
+    return path if found is None else path.parent.with_name(found[1]) / path.name
+
+
+def _number(part: Path) -> int:
+    """Return the version that a folder is, or is to become, 0 for none.
+
+    Triton takes the number that a name begins with, 8 for `8.bak` (core, `VersionsToLoad` in model_lifecycle.cc).
+    """
+    found = _WORK.fullmatch(part.name) or _VERSION.match(part.name)
+    return 0 if found is None else int(found[1])
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what was to become versions, and has not for a day."""
+    for part in _parts(folder):
+        with suppress(OSError):  # it is whole by now, or somebody else's: Triton does not mind it, nor need we
+            if _WORK.fullmatch(part.name) and time.time() - part.stat().st_mtime > _FORGOTTEN:
+                shutil.rmtree(part)
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -206,51 +245,29 @@ def _remove(path: Path, *, whole: bool) -> None:
         path.rmdir()
 
 
-def _check(folder: Path, service: Service) -> bool:
+def _check(folder: Path, service: Service, version: int) -> bool:
     """Say whether a model's folder has a configuration; errors as in `new_version`, if it does not fit the graph."""
     path, labels = folder / CONFIG, folder / LABELS
+    if _read(labels) not in {None, service.labels}:
+        raise UsageError(f"{labels} has other classes than this graph: change it, or give another --name")
+    there = _read(path)
+    if there is None:
+        return False
     try:
-        there = path.read_text(encoding="utf-8") if path.exists() else None
-        names = labels.read_text(encoding="utf-8") if labels.exists() else service.labels
-        mine, its = parse_text(to_text(config(service))), None if there is None else parse_text(there)
-        if its is None and names == service.labels:
-            return False
-        wrong = f"{LABELS} has other classes" if names != service.labels else _difference(mine, its or {}, service)
+        mine, its = parse_text(to_text(config(service))), parse_text(there)
+        wrong = difference(mine, its, version=version, precision=service.precision, device=service.device)
     except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise CorruptError(f"{path} cannot be read ({error}): mend it, or give another --name") from error
-    except OSError as error:
-        raise NotFoundError(f"cannot read {path}: {error.strerror}") from error
     if wrong is not None:
         raise UsageError(f"{path} does not fit this graph: {wrong}: change it, or give another --name")
     return True
 
 
-def _difference(mine: Mapping[str, Any], its: Mapping[str, Any], service: Service) -> str | None:
-    """Return what of a configuration does not fit a graph's own, in words."""
-    if its.get("backend", ["onnxruntime"]) != ["onnxruntime"] or its.get("default_model_filename", [GRAPH]) != [GRAPH]:
-        return f"it has another backend, or a file other than {GRAPH}"
-    for key in ("input", "output"):
-        here, there = (sorted(map(_tensor, fields.get(key, []))) for fields in (mine, its))
-        if here != there:
-            return f"{key} {'; '.join(there) or 'none'} instead of {'; '.join(here)}"
-    ours, theirs = _accelerators(mine), _accelerators(its)
-    if service.device is not None and set(ours) != set(theirs):
-        return f"accelerators {', '.join(theirs) or 'none'} instead of {', '.join(ours) or 'none'}"
-    if theirs.get("tensorrt", service.precision.upper()) != service.precision.upper():
-        return f"TensorRT in {theirs['tensorrt']} instead of {service.precision.upper()}"
-    return None
-
-
-def _tensor(fields: Mapping[str, Any]) -> str:
-    return f"{fields['name'][0]} {fields['data_type'][0]} [{', '.join(fields.get('dims', []))}]"
-
-
-def _accelerators(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Return a configuration's accelerators on GPUs: name -> precision, `FP32` where it is not said."""
-    found = {}
-    for policy in fields.get("optimization", []):
-        for part in policy.get("execution_accelerators", []):
-            for one in part.get("gpu_execution_accelerator", []):
-                options = {option["key"][0]: option["value"][0] for option in one.get("parameters", [])}
-                found[one["name"][0]] = options.get("precision_mode", "FP32")
-    return found
+def _read(path: Path) -> str | None:
+    """Return the text of a file, None if it is not there."""
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else None
+    except UnicodeDecodeError as error:
+        raise CorruptError(f"{path} cannot be read ({error}): mend it, or give another --name") from error
+    except OSError as error:
+        raise NotFoundError(f"cannot read {path}: {error.strerror}") from error

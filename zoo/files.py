@@ -112,7 +112,7 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         replace: whether an existing `target` may be replaced.
 
     Raises:
-        StorageError: the disk refuses, or `target` exists and `replace` is false.
+        StorageError: the disk refuses, or `target` exists and `replace` is false; `target` is as it was.
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -121,17 +121,30 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         with storage_errors(target):
             work.chmod(0o755)
             yield work
-            if target.exists() and replace:
-                old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-                target.replace(old / "old")  # inside, so that a file or a link can be moved there too
-                work.replace(target)
-                shutil.rmtree(old)
-            elif target.exists():
+            there = os.path.lexists(target)  # a link that leads nowhere is in the way, too
+            if there and replace:
+                _swap(work, target)
+            elif there:
                 raise StorageError(f"cannot write {target}: it exists already")
             else:
                 work.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _swap(work: Path, target: Path) -> None:
+    """Put a folder in the place of what is there, and remove that; if it cannot be put there, what was comes back."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    old = aside / "old"  # inside, so that a file or a link can be moved there too
+    try:
+        target.replace(old)
+        work.replace(target)
+    except BaseException:
+        if os.path.lexists(old):
+            old.replace(target)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 def sha256_file(path: Path) -> str:

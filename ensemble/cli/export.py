@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ensemble.cli.options import committee_options, read_committee
-from zoo.cli.exporting import export_options, run_export
+from zoo.cli.exporting import check_options, export_options, run_export
 from zoo.cli.group import complain
 from zoo.cli.types import PATH, TEXT
 from zoo.errors import UsageError
@@ -67,6 +67,7 @@ def command(
         raise UsageError("give the ensemble.json once")
     if name is not None and triton is None:
         raise UsageError("--name is of the model in a Triton repository: give --triton DIR, too")
+    check_options(options)
     committee = read_committee(members, file or lockfile, views, merge)
     table = _lockfile(committee, file or lockfile)
     if output is not None:

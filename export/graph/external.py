@@ -2,16 +2,19 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from zoo.files import is_plain, storage_errors
+from zoo.errors import CorruptError
+from zoo.files import is_plain, sha256_file, storage_errors
 
-__all__ = ["is_weights_of", "locations", "put_in_place", "weights_name"]
+__all__ = ["check_weights", "is_weights_of", "locations", "put_in_place", "weights_name"]
 
 _DIGITS = 16  # of a sha256 of 64
+_NAME = re.compile(rf".*\.([0-9a-f]{{{_DIGITS}}})\.data")
 
 
 def weights_name(graph: str, digest: str) -> str:
@@ -34,14 +37,58 @@ def is_weights_of(name: str, graph: str) -> bool:
 
 def locations(message: Any) -> set[str]:  # noqa: ANN401  # any part of a graph, which are classes without types
     """Return the files that a graph reads its weights from, wherever in it a weight may be."""
-    found = set()
+    return {place["location"] for place in _places(message)}
+
+
+def _places(message: Any) -> Iterator[dict[str, str]]:  # noqa: ANN401  # as in `locations`
+    """Yield what each weight outside a graph says of where it is: `location`, and maybe `offset` and `length`."""
     if isinstance(message, onnx.TensorProto):
-        return {entry.value for entry in message.external_data if entry.key == "location"}
+        place = {entry.key: entry.value for entry in message.external_data}
+        if "location" in place:
+            yield place
+        return
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in [value] if hasattr(value, "ListFields") else value:
-                found |= locations(part)
+                yield from _places(part)
+
+
+def check_weights(model: onnx.ModelProto, path: Path) -> dict[Path, str | None]:
+    """Return the files beside a graph that it reads its weights from, and their digests where these were looked at.
+
+    What has a name as of `weights_name` must have that digest: ONNX Runtime reads whatever is long enough, such as the
+    half of a copy whose space was set aside first. Other files must be as long as the graph reads.
+
+    Args:
+        model: the graph, without its weights.
+        path: of its file.
+
+    Raises:
+        CorruptError: a file is elsewhere, not there, or not the graph's.
+    """
+    found: dict[Path, str | None] = {}
+    for location in sorted(locations(model)):
+        if not is_plain(location) or location == path.name:
+            raise CorruptError(f"{path} would read its weights from {location[:80]!r}, which is not a file beside it")
+        file = path.with_name(location)
+        if not file.is_file():
+            raise CorruptError(f"{path} has its weights in {location!r}, which is not there: move the two together")
+        named = _NAME.fullmatch(location)
+        found[file] = sha256_file(file) if named else None
+        other = named is not None and not str(found[file]).startswith(named[1])
+        if other or file.stat().st_size < _read_of(model, location):
+            raise CorruptError(f"{file} does not have the weights of {path}: copy the graph and it again")
     return found
+
+
+def _read_of(model: onnx.ModelProto, location: str) -> int:
+    """Return how many bytes a graph reads of a file: as many as its last weight there ends at."""
+    ends = [0]
+    for place in _places(model):
+        numbers = [place.get(key, "0") for key in ("offset", "length")]
+        if place["location"] == location and all(number.isdecimal() for number in numbers):
+            ends.append(sum(int(number) for number in numbers))
+    return max(ends)
 
 
 def put_in_place(made: Path, path: Path) -> None:

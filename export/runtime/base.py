@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from export.metadata import About
 from export.runtime.answer import Answer, Floats
+from zoo.errors import UsageError
 
 __all__ = ["AnySession", "Options"]
 
@@ -85,9 +86,19 @@ class AnySession(ABC):
         """Return probabilities `[N, C]` of images, uint8 `[N, H, W, 3]`; N may be 0.
 
         Raises:
-            UsageError: other images than the graph takes.
+            UsageError: other images than the graph takes, or the graph is one stage of a cascade.
         """
 
     @abstractmethod
     def warm_up(self, batches: Iterable[int] = (1, 64)) -> None:
-        """Run batches of these sizes, so that nobody waits for what the first run of a size prepares."""
+        """Run batches of these sizes, so that nobody waits for what the first run of a size prepares.
+
+        Raises:
+            UsageError: a size is below 1.
+        """
+
+    def black(self, batch: int) -> npt.NDArray[np.uint8]:
+        """Return a batch of black images, to warm up with; errors as in `warm_up`."""
+        if batch < 1:
+            raise UsageError(f"a batch of {batch} images: give sizes from 1")
+        return np.zeros((batch, *self.input_size, 3), np.uint8)

@@ -22,7 +22,7 @@ import onnxruntime
 from export.devices import LARGEST_BATCH
 from export.runtime.answer import Floats
 
-__all__ = ["BoundRuns", "bucket", "on_gpu_thread"]
+__all__ = ["BoundRuns", "bucket", "in_parts", "on_gpu_thread"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -49,6 +49,22 @@ def on_gpu_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwarg
     That thread itself must not call this.
     """
     return _GPU_THREAD.submit(function, *args, **kwargs).result()
+
+
+def in_parts(
+    run: Callable[[npt.NDArray[np.uint8], Sequence[str]], list[Floats]],
+    images: npt.NDArray[np.uint8],
+    names: Sequence[str],
+) -> list[Floats]:
+    """Return outputs of any number of images, of which at most `LARGEST_BATCH` are run at once.
+
+    Args:
+        run: images and names of outputs -> these outputs.
+        images: uint8 `[N, H, W, 3]`, N from 1.
+        names: of outputs.
+    """
+    parts = [run(images[n : n + LARGEST_BATCH], names) for n in range(0, len(images), LARGEST_BATCH)]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -79,13 +95,9 @@ class BoundRuns:
         """Return outputs by their names, N rows each.
 
         Args:
-            images: uint8 `[N, H, W, 3]`, N from 1.
+            images: uint8 `[N, H, W, 3]`, N from 1 to `LARGEST_BATCH`.
             names: of outputs.
         """
-        parts = [self._padded(images[n : n + LARGEST_BATCH], names) for n in range(0, len(images), LARGEST_BATCH)]
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-    def _padded(self, images: npt.NDArray[np.uint8], names: Sequence[str]) -> list[Floats]:
         padded = np.zeros((bucket(len(images)), *self._shape), np.uint8)
         padded[: len(images)] = images
         return [values[: len(images)] for values in on_gpu_thread(self._run, padded, names)]

@@ -83,7 +83,7 @@ class CascadeSession(AnySession):
         sizes = list(batches)
         for session in self.sessions:
             for batch in sizes:
-                session.outputs(np.zeros((batch, *self.input_size, 3), np.uint8), ["log_probs"])
+                session.outputs(self.black(batch), ["log_probs"])
 
     def _merge(self, step: Step, known: _Known) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return a stage's probabilities `[n, C]` and its members' own `[n, m, C]`."""

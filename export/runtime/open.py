@@ -6,7 +6,6 @@ from typing import Unpack
 from export.runtime.base import Options
 from export.runtime.cascade import CascadeSession
 from export.runtime.session import Session
-from zoo.errors import UsageError
 
 __all__ = ["open_session"]
 
@@ -23,6 +22,6 @@ def open_session(path: Path | str, **options: Unpack[Options]) -> Session | Casc
         MenagerieError: others, as in `Session` and `CascadeSession`.
     """
     session = (CascadeSession if Path(path).is_dir() else Session)(path, **options)
-    if isinstance(session, Session) and session.about.stage is not None:
-        raise UsageError(f"{path} is stage {session.about.stage} of a cascade: give its folder")
+    if isinstance(session, Session):
+        session.check_whole()
     return session

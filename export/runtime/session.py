@@ -11,16 +11,16 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from export.devices import CUDA
-from export.graph.external import locations
+from export.devices import CPU, CUDA
+from export.graph.external import check_weights
 from export.metadata import About, read_metadata
 from export.runtime.answer import Answer, Floats, check_images
 from export.runtime.base import AnySession
-from export.runtime.bound import BoundRuns, on_gpu_thread
+from export.runtime.bound import BoundRuns, in_parts, on_gpu_thread
 from export.runtime.providers import WHAT_TO_DO, Placement, placement, threads_of
 from zoo import store
 from zoo.errors import CorruptError, NotFoundError, UsageError
-from zoo.files import is_plain, sha256_file
+from zoo.files import sha256_file
 
 __all__ = ["Session", "look"]
 
@@ -38,7 +38,8 @@ class Session(AnySession):
 
     Raises:
         NotFoundError: there is no such file.
-        CorruptError: it is no graph, or not one of `ensemble export`; or it would read files elsewhere than beside it.
+        CorruptError: it is no graph, or not one of `ensemble export`; or the files that it would read its weights from
+            are elsewhere than beside it, or have other weights.
         UsageError: the device is not there, or cannot run the graph.
     """
 
@@ -56,10 +57,13 @@ class Session(AnySession):
         if not self.path.is_file():
             raise NotFoundError(f"{str(path)!r} is not a file: give a graph that `ensemble export` wrote")
         self.about, self.input_size, self._beside = look(self.path)
+        cache = store.home() / "tensorrt"
+        if device == "tensorrt":  # ONNX Runtime calls engines after nodes and shapes, which other weights have as well
+            cache /= self.sha256
         where = placement(
             device,
             precision=self.about.precision,
-            cache=store.home() / "tensorrt",
+            cache=cache,
             image=self.input_size,
             index=index,
             allow_cpu=allow_cpu,
@@ -72,10 +76,16 @@ class Session(AnySession):
     @cached_property
     def sha256(self) -> str:
         """Of the file; with external data, of the digests of all its files."""
-        parts = [sha256_file(file) for file in (self.path, *self._beside)]
+        parts = [sha256_file(self.path), *(digest or sha256_file(file) for file, digest in self._beside.items())]
         return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
+    def check_whole(self) -> None:
+        """Raise `UsageError` if the graph is one stage of a cascade, which has nothing but `log_probs` to give."""
+        if self.about.stage is not None:
+            raise UsageError(f"{self.path} is stage {self.about.stage} of a cascade: give its folder")
+
     def run(self, images: npt.NDArray[np.uint8]) -> Floats:
+        self.check_whole()
         return self.outputs(images, ["probs"])[0]
 
     def answer(self, images: npt.NDArray[np.uint8]) -> Answer:
@@ -90,18 +100,25 @@ class Session(AnySession):
         if not len(pixels):  # not every provider takes a batch of none
             one = self.outputs(np.zeros((1, *self.input_size, 3), np.uint8), names)
             return [output[:0] for output in one]
+        if self.provider == CPU:
+            return self._plain(pixels, names)
         if self._bound is not None:
-            return self._bound.run(pixels, names)
+            return in_parts(self._bound.run, pixels, names)
+        return in_parts(lambda part, outputs: on_gpu_thread(self._plain, part, outputs), pixels, names)
+
+    def _plain(self, pixels: npt.NDArray[np.uint8], names: Sequence[str]) -> list[Floats]:
         found: list[Floats] = self._ort.run(list(names), {"images": pixels})
         return found
 
     def warm_up(self, batches: Iterable[int] = (1, 64)) -> None:
         for batch in batches:
-            self.run(np.zeros((batch, *self.input_size, 3), np.uint8))
+            self.run(self.black(batch))
 
 
-def look(path: Path) -> tuple[About, tuple[int, int], list[Path]]:
+def look(path: Path) -> tuple[About, tuple[int, int], dict[Path, str | None]]:
     """Return what a file says of itself, (H, W) of its images, and the files of its weights, if they are beside it.
+
+    Weights have their digests where these were looked at, as in `check_weights`.
 
     Raises:
         CorruptError: as in `Session`.
@@ -110,19 +127,17 @@ def look(path: Path) -> tuple[About, tuple[int, int], list[Path]]:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's error is of a package without types
         raise CorruptError(f"{path} is not an ONNX graph") from error
+    if not model.HasField("graph"):  # of an empty file, say, which protobuf reads without complaint
+        raise CorruptError(f"{path} is not an ONNX graph")
     about = read_metadata({prop.key: prop.value for prop in model.metadata_props}, path)
-    files = sorted(locations(model))
-    for location in files:
-        if not is_plain(location):
-            raise CorruptError(f"{path} would read its weights from {location[:80]!r}, which is not a file beside it")
-        if not path.with_name(location).is_file():
-            raise CorruptError(f"{path} has its weights in {location!r}, which is not there: move the two together")
+    weights = check_weights(model, path)
     inputs = {node.name: node.type.tensor_type.shape.dim for node in model.graph.input}
     outputs = {node.name for node in model.graph.output}
-    if set(inputs) != {"images"} or len(inputs["images"]) != 4 or not outputs & {"probs", "log_probs"}:  # noqa: PLR2004
+    given = outputs & ({"probs"} if about.stage is None else {"probs", "log_probs"})
+    if set(inputs) != {"images"} or len(inputs["images"]) != 4 or not given:  # noqa: PLR2004
         raise CorruptError(f"{path} does not take `images` and give `probs`")
     _, height, width, _ = (dim.dim_value for dim in inputs["images"])
-    return about, (height, width), [path.with_name(location) for location in files]
+    return about, (height, width), weights
 
 
 def _load(path: Path, where: Placement, *, threads: int, spin: bool, allow_cpu: bool) -> onnxruntime.InferenceSession:

@@ -17,6 +17,7 @@ from export import pipeline
 from export.metadata import ENSEMBLE_KEY, EXPORT_KEY
 from export.parity import Limits
 from export.pipeline import OPSETS, Exported, GateError, check_target, export
+from export.runtime import CascadeSession, Session
 from tests.ensemble.conftest import pictures
 from tests.export.conftest import EXACT, metadata, order_of, table_of
 from zoo.data import Split
@@ -155,11 +156,63 @@ def test_where_a_graph_can_be_written(place: Path) -> None:
         ("file", True, "a cascade is a graph a stage, so give a folder"),
         ("notes", True, "has other files than stage graphs: give a new folder"),
         ("there/new", True, "is not in an existing folder"),
+        ("a\nb.onnx", False, "has control characters"),
+        ("a\x1b[31mb.onnx", False, "has control characters"),
+        ("a\u2028b", True, "has control characters"),
     ]
     for name, cascade, text in refused:
         with pytest.raises(UsageError, match=re.escape(text)) as no:
             check_target(place / name, cascade=cascade)
-        assert str(no.value).startswith(f"-o '{place / name}'")
+        assert str(no.value).startswith(f"-o {str(place / name)!r}")
+    check_target(place / "\u65b0\u898f\u3000\xe9.onnx", cascade=False)
+
+
+def test_folders_that_cannot_be_replaced(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = place / "a" / "b"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    (place / "link").symlink_to(inside)
+    for name in (".", "..", str(inside), str(place / "a"), "../b", str(place / "link")):
+        text = re.escape(f"-o {name!r} is the folder that this runs in, or above it: give a new folder")
+        with pytest.raises(UsageError, match=text):
+            check_target(Path(name), cascade=True)
+    check_target(Path("new"), cascade=True)
+    check_target(Path("../c"), cascade=True)
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == place / "volume")
+    (place / "volume").mkdir()
+    with pytest.raises(UsageError, match=r"is a mount point, which nothing can replace: give a new folder$"):
+        check_target(place / "volume", cascade=True)
+
+
+@pytest.mark.usefixtures("traced_once")
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_stays_a_link(workshop: "Workshop", one: Committee, place: Path, *, there: bool) -> None:
+    (place / "far").mkdir()
+    (place / "link.onnx").symlink_to(Path("far") / "m.onnx")
+    (place / "link").symlink_to(Path("far") / "cascade")
+    if there:
+        (place / "far" / "m.onnx").write_text("an older graph")
+        (place / "far" / "cascade").mkdir()
+    made = export(order_of(one, external_from=1000), place / "link.onnx")
+    folder = export(order_of(workshop.cascade()), place / "link")
+    assert (made.path, folder.path) == (place / "far" / "m.onnx", place / "far" / "cascade")
+    assert (place / "link.onnx").is_symlink()
+    assert (place / "link").is_symlink()
+    assert {file for file in place.rglob("*") if not file.is_dir() and not file.is_symlink()} == {
+        *made.files,
+        *folder.files,
+    }
+    assert Session(made.path, device="cpu").members == ("tiny-d",)
+    assert CascadeSession(place / "link", device="cpu").path == place / "link"
+
+
+def test_links_that_lead_nowhere(one: Committee, place: Path) -> None:
+    (place / "m.onnx").symlink_to(place / "not" / "there.onnx")
+    with pytest.raises(UsageError, match=r"m\.onnx' is not in an existing folder$"):
+        export(order_of(one), place / "m.onnx")
+    (place / "n.onnx").symlink_to("n.onnx")
+    with pytest.raises(UsageError, match=r"n\.onnx' is a link that leads nowhere$"):
+        export(order_of(one), place / "n.onnx")
 
 
 @pytest.mark.usefixtures("traced_once")

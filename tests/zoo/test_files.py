@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all, and their sums are those of `sha256sum`."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -159,6 +160,61 @@ def test_a_file_or_link_is_replaced_and_what_it_points_at_is_kept(tmp_path: Path
     assert not target.is_symlink()
     assert listing(tmp_path) == {"elsewhere/precious": b"1", "target/new": b"new"}
     assert {p.name for p in tmp_path.iterdir()} == {"elsewhere", "target"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link", "link to nothing"])
+@pytest.mark.parametrize("refused", [1, 2])
+def test_what_cannot_be_replaced_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, refused: int
+) -> None:
+    target, renames, real = tmp_path / "target", list[Path](), Path.replace
+    (tmp_path / "elsewhere").mkdir()
+    if kind == "folder":
+        target.mkdir()
+        (target / "old").write_bytes(b"old")
+    elif kind == "file":
+        target.write_bytes(b"old")
+    else:
+        target.symlink_to(tmp_path / ("elsewhere" if kind == "link" else "nothing"))
+    before = sorted(tmp_path.rglob("*")), listing(tmp_path)
+
+    def busy(self: Path, to: Path) -> Path:
+        renames.append(self)
+        if len(renames) == refused:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return real(self, to)
+
+    monkeypatch.setattr(Path, "replace", busy)
+    with pytest.raises(StorageError, match=f"^cannot write {target}: Device or resource busy$"):
+        fill(target, {"a": b"1"}, replace=True)
+    assert (sorted(tmp_path.rglob("*")), listing(tmp_path)) == before
+    assert target.is_symlink() == kind.startswith("link")
+
+
+def test_what_does_not_come_back_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, real = tmp_path / "target", Path.replace
+    target.mkdir()
+    (target / "old").write_bytes(b"old")
+
+    def away_only(self: Path, to: Path) -> Path:
+        if self != target:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return real(self, to)
+
+    monkeypatch.setattr(Path, "replace", away_only)
+    with pytest.raises(StorageError, match="Device or resource busy"):
+        fill(target, {"a": b"1"}, replace=True)
+    assert list(listing(tmp_path).values()) == [b"old"]
+
+
+def test_a_link_that_leads_nowhere_is_in_the_way(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.symlink_to(tmp_path / "nothing")
+    with pytest.raises(StorageError, match="it exists already"):
+        fill(target, {"a": b"1"})
+    assert target.is_symlink()
+    fill(target, {"a": b"1"}, replace=True)
+    assert listing(tmp_path) == {"target/a": b"1"}
 
 
 def test_no_folder_below_a_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from zoo.cli.complete import entry_names
-from zoo.cli.exporting import export_options, run_export
+from zoo.cli.exporting import check_options, export_options, run_export
 from zoo.cli.types import PATH, TEXT
 
 __all__ = ["command"]
@@ -31,6 +31,7 @@ def command(*, name: str, output: Path | None, views: str, **options: Any) -> No
     from tta import view_set
     from zoo import store
 
+    check_options(options)
     view_set(views)
     entry = store.find(name)
     committee = Committee((Member(entry.name, entry, 1.0),), views)

@@ -1,7 +1,8 @@
 """What `ensemble export` and `zoo export` share: their options, the work, and what they print of it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ensemble.lockfile import Committee
     from export.pipeline import Exported
 
-__all__ = ["export_options", "run_export"]
+__all__ = ["check_options", "export_options", "run_export"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -53,6 +54,23 @@ def export_options(command: _F) -> _F:
     return command
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise `UsageError` if the running command's options of an export do not go together, or name no device.
+
+    What only the gate reads may be given with --no-gate: that is what is appended to a command that missed it.
+
+    Args:
+        options: those of `export_options`.
+    """
+    from export.devices import check_device
+
+    if options["device"] is not None:
+        check_device(options["device"])
+    images = click.get_current_context().get_parameter_source("images")
+    if images is click.core.ParameterSource.COMMANDLINE and options["precision"] != "int8":
+        raise UsageError("--images goes with --precision int8: nothing else is calibrated")
+
+
 def run_export(
     committee: "Committee",
     lockfile: dict[str, Any],
@@ -76,6 +94,7 @@ def run_export(
     """
     from ensemble.evaluate import split_source
     from export.pipeline import Measured, Order, check_target, export
+    from export.triton import in_version
     from zoo.allocator import keep_freed_memory
     from zoo.cli.progress import Progress
     from zoo.data.calibration import load_calibration
@@ -106,6 +125,7 @@ def run_export(
             progress=bar.advance,
         )
         done = export(order, path)
+    done = replace(done, path=in_version(done.path), files=tuple(map(in_version, done.files)))
     if as_json:
         click.echo(json.dumps(_table(done, precision), indent=1))
     else:

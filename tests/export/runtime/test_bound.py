@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from export.devices import LARGEST_BATCH
 from export.runtime import bound
-from export.runtime.bound import BoundRuns, bucket
+from export.runtime.bound import BoundRuns, bucket, in_parts
 from tests.conftest import random_split
 
 SIDE, CLASSES = 4, 3
@@ -191,7 +191,7 @@ def test_buffers_are_used_again_and_answers_are_not_overwritten(device: Device) 
 
 def test_more_than_the_largest_batch_runs_in_parts(device: Device) -> None:
     images = pixels(2 * LARGEST_BATCH + 5)
-    probs, own = BoundRuns(device, 0).run(images, ["probs", "member_probs"])
+    probs, own = in_parts(BoundRuns(device, 0).run, images, ["probs", "member_probs"])
     assert [size for size, _ in device.runs] == [LARGEST_BATCH, LARGEST_BATCH, 8]
     np.testing.assert_array_equal(probs, probs_of(images))
     np.testing.assert_array_equal(own[:, 1], -probs)

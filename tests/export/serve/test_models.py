@@ -19,6 +19,7 @@ def folder_of_stages(path: Path) -> Path:
     for stage in (1, 2):
         file = write_graph(path / f"stage{stage}.onnx", seed=stage)
         model = onnx.load(str(file))
+        onnx.compose.add_prefix_graph(model.graph, "log_", rename_inputs=False, inplace=True)  # its output is log_probs
         onnx.helper.set_model_props(model, metadata_props(About(lockfile(), "fp32", 18, stage)))
         onnx.save(model, str(file))
     for name in ("stage4.onnx", "letters", "deeper/x"):

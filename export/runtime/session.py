@@ -146,6 +146,7 @@ def _load(path: Path, where: Placement, *, threads: int, spin: bool, allow_cpu: 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = threads
+    options.enable_mem_pattern = where.device != "cpu"  # it keeps a plan and room for every size of batch it has met
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     for key, value in where.config.items():
         options.add_session_config_entry(key, value)

@@ -123,12 +123,16 @@ def _pictures(images: Images, rng: random.Random) -> dict[str, bytes]:
         Image.fromarray(images[0]).save(file, kind)
         files[kind] = file.getvalue()
     path, png = "/classify", files["PNG"]
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    part = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\nx\r\n"
     return {
         "a picture cut": request(path, png[: len(png) // 2]),
         "a picture of noise": request(path, png[:33] + rng.randbytes(300)),
         "a picture of a kind not taken": request(path, files["GIF"]),
         "a picture of 3.6 gigapixels": request(path, _vast(png)),
         "no picture": request(path, b""),
+        "a form of many parts": request(path, part * 50_000 + b"--b--", form),
+        "a form whose header goes on": request(path, part.replace(b"name=a", b"name=a" + b";" * 200_000) + png, form),
         "words for a picture": request(path, b"<html>a cat</html>"),
         "no classes asked for": request(f"{path}?top=0", png),
         "more classes than there are": request(f"{path}?top=9999999", png),

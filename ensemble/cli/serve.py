@@ -148,7 +148,7 @@ def command(
     from export.serve.models import check_model
 
     check_model(model)
-    from export.serve.cluster import connected, import_ray, share
+    from export.serve.cluster import connected, import_ray, other_machines, share
 
     import_ray(address)
     from export.runtime.providers import threads_of
@@ -189,6 +189,11 @@ def command(
         connected(address, cpus) as ray,
     ):
         signals.take()
+        if address is not None and inside and (others := other_machines(ray)):
+            streams.note(
+                f"warning: replicas on other machines ({', '.join(others)}) listen on their own {host}, where nobody"
+                " reaches them: give --host 0.0.0.0"
+            )
         wanted, how = share(ray, how, *replicas)
         digest = None if token is None else token_digest(token)
         plan = Plan(label, host, held.getsockname()[1], how, limits, token=digest, hosts=hosts, log=access_log)
@@ -198,8 +203,7 @@ def command(
             write_pid()
             if as_json or not quiet:
                 streams.say(_ready(plan, wanted, as_json=as_json))
-            if access_log:
-                begin_log(server)
+            begin_log(server)
             _watch(server, model, signals, streams, quiet=quiet)
 
 
@@ -208,11 +212,11 @@ def _watch(server: "Server", model: Path, signals: "Signals", streams: "Streams"
     while (asked := signals.wait(_WATCH)) != "stop":
         if asked == "reload":
             try:
-                server.reload(model)
+                done = server.reload(model, lambda: signals.stopping)
             except MenagerieError as error:
                 streams.note(f"error: {one_line(str(error))}; the model of before is still served")
             else:
-                if not quiet:
+                if done and not quiet:
                     streams.note(f"{model} is rolled in")
         server.serving()  # an error if Ray is gone
 

@@ -21,6 +21,7 @@
     http1       connections, with limits to headers
     listener    the application on a port, in a thread
     replica     a session, an application and a port, as Ray Serve starts them
+    faults      its errors, for whoever runs it
     board       what replicas and the command tell each other
     models      copies of the served files, which replicas load
     cluster     Ray, and the deployment on it

@@ -62,6 +62,8 @@ class App:
         endpoint = Endpoint("other", frozenset())
         try:
             endpoint = self._endpoints.find(request)
+            if request.refusal is not None:
+                raise request.refusal
             self._admit(endpoint, request)
             reply = await endpoint.answer(request)
         except Problem as problem:
@@ -73,7 +75,7 @@ class App:
             _log.exception("a request failed")
             reply = _refusal(500, "the server failed to answer this request", [])
         try:
-            await _send(reply, request, send, last=self._endpoints.draining)
+            await _send(reply, request, send, last=self._endpoints.draining or request.last)
         finally:
             self._count(endpoint.name, request, reply.status, began)
 

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from export.runtime.answer import Answer
+from export.serve.interface import Interface
 
 __all__ = ["Batcher", "Done", "rows_of"]
 
-Run = Callable[[npt.NDArray[np.uint8]], Answer]
+Run = Callable[[npt.NDArray[np.uint8]], tuple[Answer, Interface]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +30,14 @@ class Done:
 
     Attributes:
         answer: to its own images.
+        interface: of the session that gave it, which may have been replaced since.
         waited: seconds before it ran.
         ran: seconds that its batch took.
         batch: images in the batch.
     """
 
     answer: Answer
+    interface: Interface
     waited: float
     ran: float
     batch: int
@@ -54,7 +57,8 @@ class Batcher:
     """A queue in front of a network, on one event loop.
 
     Args:
-        run: uint8 `[N, H, W, 3]` -> what the network says; called in threads, by as many as there are lanes.
+        run: uint8 `[N, H, W, 3]` -> what the network says, and its interface; called in as many threads as there are
+            lanes.
         max_batch: images in a batch; no request may have more.
         max_delay: seconds that a batch waits while requests are arriving.
         lanes: batches that run at once.
@@ -188,17 +192,17 @@ class Batcher:
             if isinstance(what, Exception):
                 one.future.set_exception(what)
             else:
-                one.future.set_result(Done(what, began - one.since, seconds, size))
+                one.future.set_result(Done(*what, began - one.since, seconds, size))
 
 
-def _answer_all(run: Run, requests: list[npt.NDArray[np.uint8]]) -> list[Answer | Exception]:
+def _answer_all(run: Run, requests: list[npt.NDArray[np.uint8]]) -> list[tuple[Answer, Interface] | Exception]:
     """Return what becomes of each request; if the batch fails, each runs alone, and cannot take others along."""
     try:
-        whole = run(requests[0] if len(requests) == 1 else np.concatenate(requests))
+        whole, interface = run(requests[0] if len(requests) == 1 else np.concatenate(requests))
     except Exception as error:  # noqa: BLE001  # it is the request's to report
         return [error] if len(requests) == 1 else [_answer_all(run, [images])[0] for images in requests]
     ends = np.cumsum([len(images) for images in requests]).tolist()
-    return [rows_of(whole, end - len(images), end) for images, end in zip(requests, ends, strict=True)]
+    return [(rows_of(whole, end - len(images), end), interface) for images, end in zip(requests, ends, strict=True)]
 
 
 def rows_of(answer: Answer, start: int, end: int) -> Answer:

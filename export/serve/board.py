@@ -11,13 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export.serve.metrics import Family, total
+from export.serve.metrics import Family, reloads, total
 from export.serve.models import copied_files, read_chunk
 
 __all__ = ["Board", "Model", "Order"]
 
 _SILENT = 10.0
 """Seconds after which a replica that says nothing does not count as serving."""
+
+_LATE = 2.5
+"""Seconds after which its moment is past, once another serves that may have come in its place."""
+
+_GONE = 60.0
+"""Seconds after which it is forgotten, and replaced should it come back."""
 
 _MOST_LINES = 20_000
 
@@ -79,6 +85,7 @@ class Board:
         self._orders: list[Order] = []
         self._replicas: dict[str, _Replica] = {}
         self._retired: list[Family] = []
+        self._reloads = 0
         self._faults: dict[int, list[str]] = {}  # of replicas that may have ended since
         self._since = {1: now()}  # when versions were proposed
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
@@ -86,6 +93,8 @@ class Board:
 
     async def join(self, replica: str) -> tuple[Model, int]:
         """Return the model that a new replica is to serve, and the last order that is of no concern to it."""
+        for name in [name for name, one in self._replicas.items() if self._silence(one) > _GONE]:
+            self._retire(name)
         self._replicas[replica] = _Replica(self._now())
         past = len(self._orders)
         if self._orders and self._orders[-1].verb == "load":  # everybody must have loaded it before it is served
@@ -107,31 +116,39 @@ class Board:
 
     async def report(self, replica: str, version: int, error: str) -> None:
         """Hear how a replica got on with a version: what was wrong, or nothing."""
-        known = self._replicas.setdefault(replica, _Replica(self._now()))
-        known.said[version] = error
         if error:
             self._faults.setdefault(version, []).append(error)
-        known.heard = self._now()
+        if (known := self._replicas.get(replica)) is not None:
+            known.said[version], known.heard = error, self._now()
+            for one in self._replicas.values():
+                if self._silence(one) > _LATE:  # if it is only slow, it says all of this again
+                    one.families = _lasting(one.families)
         await self._tell()
 
-    async def push(self, replica: str, families: tuple[Family, ...], lines: list[str]) -> None:
-        """Hear what a replica has counted so far, and its new lines of the log."""
-        known = self._replicas.setdefault(replica, _Replica(self._now()))
-        known.families, known.heard = families, self._now()
+    async def push(self, replica: str, families: tuple[Family, ...], lines: list[str]) -> bool:
+        """Hear what a replica has counted so far, and its new lines of the log; say whether the replica is known.
+
+        One that has been silent for long is not, and what it counted is in the sums already.
+        """
+        known = self._replicas.get(replica)
+        if known is not None:
+            known.families, known.heard = families, self._now()
         if lines:
             self._lines.extend(lines)
             await self._tell()
+        return known is not None
 
     async def leave(self, replica: str, families: tuple[Family, ...], lines: list[str]) -> None:
         """Hear the last of a replica; what it counted stays in the sums."""
-        await self.push(replica, families, lines)
-        self._retired = total([self._retired, _lasting(self._replicas.pop(replica).families)])
+        if await self.push(replica, families, lines):
+            self._retire(replica)
         await self._tell()
 
     async def counts(self, replica: str) -> list[tuple[Family, ...]]:
         """Return what all replicas but one count, and what those counted that have ended."""
         others = [one for name, one in self._replicas.items() if name != replica]
         return [
+            (reloads(self._reloads),),
             tuple(self._retired),
             *(one.families if self._alive(one) else _lasting(one.families) for one in others),
         ]
@@ -174,6 +191,7 @@ class Board:
         """Let all replicas serve the version they loaded, or forget it."""
         if good:
             self._current = version
+            self._reloads += 1
         await self._order("swap" if good else "drop", version)
 
     async def serving(self) -> int:
@@ -186,6 +204,10 @@ class Board:
             if version not in one.said and one.heard >= self._since[version] and not self._alive(one):
                 one.said[version] = "a replica ended while it loaded the model: was it killed, or is memory too small?"
                 self._faults.setdefault(version, []).append(one.said[version])
+
+    def _retire(self, replica: str) -> None:
+        """Forget a replica, but for what it counted."""
+        self._retired = total([self._retired, _lasting(self._replicas.pop(replica).families)])
 
     def _model(self, version: int, path: str) -> Model:
         return Model(version, path, self._mark, tuple(copied_files(Path(path).parent)))
@@ -209,7 +231,10 @@ class Board:
 
     def _alive(self, replica: _Replica) -> bool:
         """Say whether a replica has been heard of lately; one that was killed has not."""
-        return self._now() - replica.heard <= _SILENT
+        return self._silence(replica) <= _SILENT
+
+    def _silence(self, replica: _Replica) -> float:
+        return self._now() - replica.heard
 
 
 def _lasting(families: tuple[Family, ...]) -> tuple[Family, ...]:

@@ -8,10 +8,13 @@ import importlib
 import logging
 import math
 import os
+import shutil
 import socket
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from export.serve.board import Board
@@ -27,6 +30,7 @@ __all__ = [
     "desired_replicas",
     "import_ray",
     "link_to",
+    "other_machines",
     "share",
     "start_board",
 ]
@@ -52,6 +56,8 @@ _ALONE = {
 }
 """Environment of a Ray of one's own."""
 
+_OPEN = "this version of Ray would listen on all interfaces: install another, such as 2.60"
+
 
 @dataclass(frozen=True)
 class Replicas:
@@ -74,11 +80,19 @@ class Deployment:
     """What Ray Serve starts: a `Replica` that it asks for its health and its load."""
 
     def __init__(self, board: Any, plan: Plan, app: str) -> None:  # noqa: ANN401  # Ray's handle
-        _stay_on_loopback()
-        self._replica = Replica(link_to(board), plan, orphaned=lambda: _delete(app))
+        link = link_to(board)
+        try:
+            self._safe = _stay_on_loopback()
+        except MenagerieError as error:  # the command hears it in one sentence
+            name = uuid.uuid4().hex
+            link("report", name, link("join", name)[0].version, str(error))
+            raise
+        self._replica = Replica(link, plan, orphaned=lambda: _delete(app))
 
     def check_health(self) -> None:
         """Raise if Ray Serve should start another replica instead."""
+        if not self._safe():
+            raise RuntimeError(_OPEN)
         self._replica.check()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
@@ -124,6 +138,8 @@ def import_ray(address: str | None = None) -> Any:  # noqa: ANN401  # the module
 def connected(address: str | None, cpus: int) -> Iterator[Any]:
     """Yield Ray, connected: to a cluster, or to processes of its own that end with this one.
 
+    What Ray wrote of a session of its own goes with it, unless there is an error: then its logs may say why.
+
     Args:
         address: of a cluster that this machine belongs to, or `auto`; None for a Ray of one's own on this machine.
         cpus: that a Ray of one's own has to give away; a share of a processor cannot be reserved, only counted.
@@ -135,11 +151,13 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "menagerie"}
     try:
         if address is None:
-            ray.init("local", include_dashboard=False, num_cpus=cpus, **quiet)
+            session = ray.init("local", include_dashboard=False, num_cpus=cpus, **quiet).address_info["session_dir"]
         else:
-            _knock(address)
-            ray.init(address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+            found = _found(address)
+            _knock(found)
+            session = None
+            ray.init(found, **quiet)
+    except Exception as error:  # of no class of its own if Ray takes too long
         if address is None:
             reason = str(error).partition("\n")[0]
             raise MenagerieError(f"Ray does not start: {reason} (its logs are below /tmp/ray)") from error
@@ -150,13 +168,40 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+    if session is not None:
+        _forget(Path(session))
+
+
+def _forget(session: Path) -> None:
+    """Remove what a Ray that has ended wrote, and the link to it: Ray does not replace one that leads nowhere."""
+    latest = session.with_name("session_latest")
+    if latest.is_symlink() and latest.resolve() == session.resolve():
+        latest.unlink(missing_ok=True)
+    shutil.rmtree(session, ignore_errors=True)
+
+
+def other_machines(ray: Any) -> list[str]:  # noqa: ANN401  # the module
+    """Return the addresses of a cluster's machines but this one."""
+    here = ray.get_runtime_context().get_node_id()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    own = {node["NodeManagerAddress"] for node in alive if node["NodeID"] == here}
+    return sorted({node["NodeManagerAddress"] for node in alive} - own)
+
+
+def _found(address: str) -> str:
+    """Return the address of a cluster as HOST:PORT: `auto` as Ray understands it, others as they are."""
+    if address != "auto":
+        return address
+    services = importlib.import_module("ray._private.services")
+    resolve = getattr(services, "canonicalize_bootstrap_address", None)  # without it, Ray takes its time
+    return address if resolve is None else str(resolve(address))
 
 
 def _knock(address: str) -> None:
     """Raise `OSError` if nothing listens at HOST:PORT: Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if colon:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def share(ray: Any, how: How, least: int, most: int) -> tuple[Replicas, How]:  # noqa: ANN401  # the module
@@ -264,15 +309,29 @@ def _delete(app: str) -> None:
     importlib.import_module("ray.serve").delete(app)
 
 
-def _stay_on_loopback() -> None:
+def _stay_on_loopback() -> Callable[[], bool]:
     """Keep a replica's server for other deployments, which it has none of, from listening on all interfaces.
 
     Ray Serve binds it to every address whatever Ray's own is, and what arrives there is unpickled.
+
+    Returns:
+        What says, once the replica has begun, whether it listens where it should.
+
+    Raises:
+        MenagerieError: this Ray cannot be kept from it.
     """
     ray = importlib.import_module("ray")
     if ray.util.get_node_ip_address() != "127.0.0.1":
-        return
+        return lambda: True
     module = importlib.import_module("ray.serve._private.replica")
     bind = getattr(module, "add_port_to_grpc_server", None)
-    if bind is not None:
-        vars(module)["add_port_to_grpc_server"] = lambda server, _address: bind(server, "127.0.0.1:0")
+    if bind is None:
+        raise MenagerieError(_OPEN)
+    bound: list[int] = []
+
+    def bind_here(server: object, _address: str) -> int:
+        bound.append(bind(server, "127.0.0.1:0"))
+        return bound[-1]
+
+    vars(module)["add_port_to_grpc_server"] = bind_here
+    return lambda: bool(bound)

@@ -16,7 +16,7 @@ from export.serve.exchange import Reply, Request
 from export.serve.extensions import EXTENSIONS, index, model_config, model_statistics, why_not
 from export.serve.inference import Inference, json_length, parse_inference
 from export.serve.inferred import render_inference
-from export.serve.intake import Gone, Intake
+from export.serve.intake import Gone, Held, Intake
 from export.serve.interface import VERSION
 from export.serve.limits import Limits
 from export.serve.metrics import CONTENT_TYPE, Family, Metrics, render, total
@@ -30,7 +30,7 @@ __all__ = ["Endpoint", "Endpoints"]
 _T = TypeVar("_T")
 
 _QUICK = 32_768  # bytes or numbers that are read or written faster than a thread is asked to
-_THREADS = 2  # for pictures, and as many for JSON: neither waits for the other
+_THREADS = 2  # for pictures, for JSON, and for what is compressed: none waits for another
 _TOP = 5
 _GET, _POST = frozenset({"GET", "HEAD"}), frozenset({"POST"})
 _POLICY = (
@@ -101,6 +101,7 @@ class Endpoints:
         )
         self.intake = Intake(limits.max_queue, limits.bodies)
         self._pictures, self._texts = Workers(_THREADS, "pictures"), Workers(_THREADS, "json")
+        self._unpackers, self._unpacking = Workers(_THREADS, "unpack"), asyncio.Semaphore(_THREADS)
         self._room = Room(limits.max_pixels)
         metrics.queue_images.set_function(lambda: self.batcher.waiting)
         metrics.inside.set_function(lambda: self.intake.inside)
@@ -130,10 +131,11 @@ class Endpoints:
         self.batcher.close()
         self._pictures.close()
         self._texts.close()
+        self._unpackers.close()
 
     def find(self, request: Request) -> Endpoint:
         """Return what a path stands for."""
-        path = request.path.rstrip("/") or "/"
+        path = request.path.rstrip("/") or request.path[:1]  # none, if what came was no request
         if path in self._fixed:
             return self._fixed[path]
         if path.startswith("/v2/models/"):
@@ -214,13 +216,14 @@ class Endpoints:
             encoding = request.header(b"content-encoding")
             head = request.headers.get(b"inference-header-content-length")
 
-            def parse() -> Inference:
-                return parse_inference(unpack(body, encoding, most), head, interface, limits.max_batch)
-
             until = self._deadline()
             if encoding:
-                held.take(most)
-            if not encoding and json_length(body, head) <= _QUICK:
+                body = await self._wait(self._unpack(body, encoding, most, held), request, until)
+
+            def parse() -> Inference:
+                return parse_inference(body, head, interface, limits.max_batch)
+
+            if json_length(body, head) <= _QUICK:
                 asked = parse()
             else:
                 asked = await self._wait(self._texts.run(parse), request, until)
@@ -228,9 +231,7 @@ class Endpoints:
             done = await self._ask(asked.images, here, request, until)
 
             def write() -> tuple[bytes, int | None]:
-                return render_inference(
-                    done.answer, asked.outputs, self.served.interface, name=self.name, request_id=asked.id
-                )
+                return render_inference(done.answer, asked.outputs, done.interface, name=self.name, request_id=asked.id)
 
             numbers = len(asked.images) * len(interface.classes) * (1 + len(interface.members))
             if numbers <= _QUICK:
@@ -252,17 +253,29 @@ class Endpoints:
             body = await held.read(request.receive, request.headers, most=limits.max_body, seconds=limits.read_timeout)
             kind, encoding = request.header(b"content-type"), request.header(b"content-encoding")
 
-            def decode() -> npt.NDArray[np.uint8]:
-                content = unpack(body, encoding, limits.max_body)
-                return picture_of(content, kind, interface.size, most_pixels=limits.max_pixels, room=self._room.taken)
-
             until = self._deadline()
             if encoding:
-                held.take(limits.max_body)
+                body = await self._wait(self._unpack(body, encoding, limits.max_body, held), request, until)
+
+            def decode() -> npt.NDArray[np.uint8]:
+                return picture_of(body, kind, interface.size, most_pixels=limits.max_pixels, room=self._room.taken)
+
             image = await self._wait(self._pictures.run(decode), request, until)
             request.notes["images"] = 1
             done = await self._ask(image, here, request, until)
-        return _json({"model": self.name, **describe(done.answer, self.served.interface, top=int(top))})
+        return _json({"model": self.name, **describe(done.answer, done.interface, top=int(top))})
+
+    async def _unpack(self, body: bytes, encoding: str, most: int, held: Held) -> bytes:
+        """Return a body as it was before it was compressed; errors as in `unpack`, and 429 if there is no memory.
+
+        Nobody knows before how large it is, so it holds the most that it may have while it is unpacked. Those who wait
+        for a thread hold nothing; whoever fails or has gone gives everything back as its block ends.
+        """
+        async with self._unpacking:
+            held.take(most)
+            content = await self._unpackers.run(lambda: unpack(body, encoding, most))
+            held.give(most - len(content))
+        return content
 
     def _deadline(self) -> float:
         """Return when a request that has just been read has waited long enough, in the loop's time."""

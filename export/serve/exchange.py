@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from export.serve.intake import Receive
+from export.serve.problem import Problem
 
 __all__ = ["Reply", "Request"]
 
@@ -61,6 +62,17 @@ class Request:
         """Address of the client."""
         client = self._scope.get("client")
         return client[0] if client else None
+
+    @property
+    def refusal(self) -> Problem | None:
+        """Why it is refused, if the connection says so; there may have been no request at all, and no path."""
+        found: Problem | None = self._scope.get("state", {}).get("refusal")
+        return found
+
+    @property
+    def last(self) -> bool:
+        """Whether the connection ends after the answer."""
+        return self.refusal is not None or "last" in self._scope.get("state", {})
 
     def header(self, name: bytes) -> str:
         """Return a header's value; empty without one."""

@@ -49,6 +49,11 @@ class Signals:
         for number in (*_STOP, signal.SIGHUP):
             signal.signal(number, self._hear)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody has asked for an end."""
+        return self._stop
+
     def wait(self, seconds: float) -> str:
         """Wait for a request, at most so many seconds, and return it: `stop`, `reload`, or nothing."""
         self._woken.wait(seconds)

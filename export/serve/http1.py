@@ -1,6 +1,8 @@
 """Connections that wait forever neither for headers nor for a client to read, and take no number of requests ahead.
 
-uvicorn leaves both to a proxy in front; this server may stand alone.
+uvicorn leaves this to a proxy in front; this server may stand alone. What is refused here is answered by the
+application, too: `state` of its scope has the `Problem` as `refusal`, and `last` if the connection ends after it.
+None of uvicorn's names with an underscore is used, so that its releases from 0.30 on will do.
 """
 
 import asyncio
@@ -9,6 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from export.serve.limits import Limits
+from export.serve.problem import Problem
 
 __all__ = ["AHEAD", "LINGER", "protocol"]
 
@@ -19,18 +22,12 @@ LINGER = 2.0
 """Seconds that a client which is still sending gets to read why it was refused, before the connection ends."""
 
 
-def _last(status: str, sentence: str) -> bytes:
-    """Return an answer after which the connection ends."""
-    body = b'{"error": "%b"}' % sentence.encode()
-    head = (
-        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
-    )
-    return head.encode() + b"\r\n" + body
+_BAD = 400, "this is not an HTTP request"
+_SLOW = 408, "the request's headers did not arrive in time"
+_LONG = 431, "the request's line and headers are too long"
 
-
-_BAD = _last("400 Bad Request", "this is not an HTTP request")
-_SLOW = _last("408 Request Timeout", "the request's headers did not arrive in time")
-_LONG = _last("431 Request Header Fields Too Large", "the request's line and headers are too long")
+_NO_REQUEST = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+"""What is read instead of what is none; its body never ends, as nobody knows what the client still sends."""
 
 
 def protocol(limits: Limits) -> type[asyncio.Protocol]:
@@ -38,6 +35,7 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
 
     class Limited(_Limited):
         most, seconds, patience = limits.max_header, limits.read_timeout, limits.write_timeout
+        crowd = limits.max_connections
 
     return Limited
 
@@ -49,11 +47,13 @@ class _Limited(HttpToolsProtocol):
         most: bytes of a request's line and headers.
         seconds: within which they must be here.
         patience: seconds within which an answer must be taken.
+        crowd: connections that are served at once; requests of more are refused.
     """
 
     most: int
     seconds: float
     patience: float
+    crowd: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # uvicorn's
         super().__init__(*args, **kwargs)
@@ -61,7 +61,8 @@ class _Limited(HttpToolsProtocol):
         self._clock: asyncio.TimerHandle | None = None
         self._came = 0  # bytes since the clock started
         self._size = 0  # bytes of the line and headers that were understood
-        self._refused = False
+        self._fault = _BAD  # what is wrong where the parser stops
+        self._refused = False  # whether nothing more is read
         self._unread: asyncio.TimerHandle | None = None  # runs while an answer waits for the client to read
         self._running: RequestResponseCycle | None = None
         self._draining = False
@@ -85,7 +86,7 @@ class _Limited(HttpToolsProtocol):
         self._came += len(data)
         super().data_received(data)
         if self._clock is not None and self._came > self.most:
-            self._refuse(_LONG)
+            self._refuse(*_LONG)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -103,19 +104,27 @@ class _Limited(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_clock()
-        if self._size > self.most:
-            self._refuse(_LONG)
-            raise ValueError  # the parser must not go on; `send_400_response` hears of it
-        if len(self.pipeline) >= AHEAD:
-            # uvicorn reads on after every answer. The pipeline is answered; the rest is the client's to send again.
-            self.cycle.keep_alive = False  # that of the last, which has arrived whole
-            self._refused = True
-            raise ValueError  # likewise
+        if not self._refused:
+            if self._size > self.most:
+                self._fault = _LONG
+                raise ValueError  # the parser must not go on; `send_400_response` hears of it
+            if len(self.pipeline) >= AHEAD:
+                # uvicorn reads on after every answer. The pipeline is answered; the rest is the client's to send again.
+                self.cycle.scope["state"]["last"] = True  # has arrived whole, and waits
+                self._refused = True
+                raise ValueError  # likewise
+            if len(self.connections) > self.crowd:
+                self.scope["state"]["refusal"] = Problem(
+                    503, f"there are more than {self.crowd} connections: try again in a second", retry_after=1
+                )
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  # uvicorn's
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -133,11 +142,17 @@ class _Limited(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         del msg
-        self._refuse(_BAD)
+        self._refuse(*self._fault)
 
     def _start_clock(self) -> None:
         self._came = 0
-        self._clock = self.loop.call_later(self.seconds, self._refuse, _SLOW)
+        self._clock = self.loop.call_later(self.seconds, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        if self.flow.read_paused:  # until requests before this one are answered: it is not the client that is slow
+            self._clock = self.loop.call_later(self.seconds, self._look_at_clock)
+        else:
+            self._refuse(*_SLOW)
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
@@ -162,12 +177,27 @@ class _Limited(HttpToolsProtocol):
         else:
             self.transport.abort()
 
-    def _refuse(self, answer: bytes) -> None:
-        """Answer and hang up, once."""
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Answer what is no request once all before it are answered, and hang up.
+
+        The application answers, as it does to requests, in their order, and counts it.
+        """
         self._stop_clock()
-        if not self._refused and not self.transport.is_closing():
-            self._refused = True
-            self.transport.write(answer)
-            # Closed with bytes unread, a connection is reset, and the client may never see the answer.
-            self.transport.write_eof()
-            self.loop.call_later(LINGER, self.transport.close)
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        if self._running is not None and self.cycle.more_body and not self.cycle.response_complete:
+            # A body is what went wrong: this is the answer to its request, unless that was refused already.
+            if self.cycle.response_started:
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.pipeline:
+                self.pipeline.popleft()
+                self.cycle = self._running
+            else:
+                self.cycle = None  # type: ignore[assignment]  # as before the first
+        self.parser = type(self.parser)(self)
+        self.parser.feed_data(_NO_REQUEST)
+        self.scope["state"]["refusal"] = Problem(status, sentence)
+        self.scope["method"] = self.scope["path"] = ""

@@ -7,7 +7,7 @@ from typing import Any
 
 from export.serve.problem import Problem
 
-__all__ = ["GRACE", "RATE", "Gone", "Intake", "Receive"]
+__all__ = ["GRACE", "RATE", "Gone", "Held", "Intake", "Receive"]
 
 GRACE = 5.0
 """Seconds that a body may take however small it is."""
@@ -63,6 +63,10 @@ class Intake:
             )
         self._held += size
 
+    def give(self, size: int) -> None:
+        """Give memory back."""
+        self._held -= size
+
     def _check(self) -> None:
         if self.inside >= self._requests:
             raise Problem(429, f"{self.inside} requests are waiting already: try again in a second", retry_after=1)
@@ -78,6 +82,11 @@ class Held:
         """Hold so many bytes more; errors as in `Intake.take`."""
         self._intake.take(size)
         self.size += size
+
+    def give(self, size: int) -> None:
+        """Hold so many bytes less."""
+        self._intake.give(size)
+        self.size -= size
 
     async def read(self, receive: Receive, headers: dict[bytes, bytes], *, most: int, seconds: float) -> bytes:
         """Return the body of a request, which counts among those inside from then on.
@@ -102,8 +111,9 @@ class Held:
         body = bytearray()  # of any number of parts, each as small as the client likes
         began = asyncio.get_running_loop().time()
         end = began + seconds
+        due = min(end, began + GRACE)
         try:
-            async with asyncio.timeout_at(min(end, began + GRACE)) as clock:
+            async with asyncio.timeout_at(due) as clock:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -115,10 +125,11 @@ class Held:
                     body += part
                     if not message.get("more_body", False):
                         break
-                    clock.reschedule(min(end, began + GRACE + len(body) / RATE))
+                    due = min(end, began + GRACE + len(body) / RATE)
+                    clock.reschedule(due)
         except TimeoutError as error:
             why = f"did not arrive within {seconds:g} seconds"
-            if asyncio.get_running_loop().time() < end:
+            if due < end:  # rather than the time of now: clocks may ring a little early
                 why = f"comes slower than {RATE:,} bytes a second"
             raise Problem(408, f"the body {why}") from error
         self._intake.enter()

@@ -96,7 +96,6 @@ class Listener:
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=limits.max_connections,
             timeout_keep_alive=_IDLE,
             backlog=max(limits.max_connections, 128),
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 
-__all__ = ["CONTENT_TYPE", "Family", "Metrics", "render", "total"]
+__all__ = ["CONTENT_TYPE", "Family", "Metrics", "reloads", "render", "total"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `render` returns."""
@@ -67,7 +67,6 @@ class Metrics:
         self.queue_images = Gauge("ensemble_queue_images", "Images waiting now.", registry=self._registry)
         self.inside = Gauge("ensemble_requests_in_flight", "Requests being answered now.", registry=self._registry)
         self.replicas = Gauge("ensemble_replicas", "Replicas that are serving.", registry=self._registry)
-        self.reloads = Counter("ensemble_reloads", "Model files rolled in.", registry=self._registry)
         self.model = Gauge(
             "ensemble_model_info",
             "The model that replicas serve.",
@@ -90,6 +89,12 @@ class Metrics:
             )
             for metric in self._registry.collect()
         )
+
+
+def reloads(number: int) -> Family:
+    """Return how many models were rolled in: one for all replicas, and so not theirs to count."""
+    samples = (("ensemble_reloads_total", (), float(number)),)
+    return Family("ensemble_reloads", "Model files rolled in.", "counter", samples)
 
 
 def total(of_replicas: Iterable[Iterable[Family]]) -> list[Family]:

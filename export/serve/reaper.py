@@ -1,7 +1,7 @@
-"""Ends the processes that a program started and that outlive it, and removes what it has written.
+"""Ends the processes that a program started and that outlive it, and removes its folder.
 
 Ray's processes end with the program that started them, but not all at once: when that is killed, two helpers wait for a
-minute to report it to somebody who has ended, too.
+minute to report it to somebody who has ended, too. What Ray wrote below /tmp/ray stays then: it may say why.
 """
 
 import os

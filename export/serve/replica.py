@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from export.serve.app import App
 from export.serve.board import Model, Order
 from export.serve.endpoints import Endpoints
+from export.serve.faults import Faults
 from export.serve.hosts import Hosts
 from export.serve.limits import Limits
 from export.serve.listener import Listener, shared_socket
@@ -95,6 +96,7 @@ class Replica:
         self._link, self._plan, self._orphaned = link, plan, orphaned
         self._id = uuid.uuid4().hex
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
+        self._faults = Faults()
         self._metrics = Metrics()
         self._served: Served | None = None
         self._endpoints: Endpoints | None = None
@@ -134,6 +136,7 @@ class Replica:
             done = self._listener.stop(self._plan.drain)
         with contextlib.suppress(Lost):
             self._link("leave", self._id, self._metrics.families(), self._take_lines())
+        self._faults.close()
         self._scratch.close()
         return done
 
@@ -156,7 +159,7 @@ class Replica:
         threading.Thread(target=self._guard, args=(self._beat,), name="beat", daemon=True).start()
         if not self._start(model):
             return
-        while not self._ending.is_set():
+        while not self._ending.is_set() and not self._failure:
             order = self._link("next_order", self._id, past, _PATIENCE)
             if order is not None:
                 past = order.number
@@ -207,7 +210,6 @@ class Replica:
         elif order.verb == "drop":
             served.drop()
         elif served.swap():
-            self._metrics.reloads.inc()
             self._name_model()
 
     def _opened(self, model: Model, work: Callable[[Path], _T]) -> _T:
@@ -241,10 +243,12 @@ class Replica:
     def _beat(self) -> None:
         """Tell the board what was counted, every second, for as long as this replica is any good."""
         while not self._ending.wait(_BEAT) and not self._failure:
-            self._link("push", self._id, self._metrics.families(), self._take_lines())
+            known = self._link("push", self._id, self._metrics.families(), self._take_lines())
+            if not known and not self._ending.is_set():
+                raise RuntimeError("this replica was silent for so long that it was given up")
 
     def _take_lines(self) -> list[str]:
-        return [self._lines.popleft() for _ in range(len(self._lines))]
+        return [*self._faults.take(), *(self._lines.popleft() for _ in range(len(self._lines)))]
 
     async def _others(self) -> Iterable[Iterable[Family]]:
         """Return what other replicas count."""

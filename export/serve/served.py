@@ -81,9 +81,13 @@ class Served:
         """The interface of the session that answers now."""
         return self._loaded.interface
 
-    def answer(self, images: npt.NDArray[np.uint8]) -> Answer:
-        """Return what the session of now says; a batch that runs while it is replaced ends where it began."""
-        return self._loaded.session.answer(images)
+    def answer(self, images: npt.NDArray[np.uint8]) -> tuple[Answer, Interface]:
+        """Return what the session of now says, and its interface, by which that is to be read.
+
+        A batch that runs while the session is replaced ends where it began.
+        """
+        loaded = self._loaded
+        return loaded.session.answer(images), loaded.interface
 
     def prepare(self, path: Path, how: How) -> None:
         """Load a session beside the one that answers.

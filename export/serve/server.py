@@ -2,7 +2,7 @@
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = ["Server", "serving"]
 _LOAD = 900.0
 """Seconds that a model may take to load: TensorRT builds its engines meanwhile."""
 
-_ASKED = 1.0  # seconds between two looks at whether somebody wants to stop
+_ASKED = 0.5  # seconds between two looks at whether somebody wants to stop
 
 
 class Server:
@@ -40,8 +40,15 @@ class Server:
         if errors:
             raise DataError(errors[0])
 
-    def reload(self, path: Path) -> None:
+    def reload(self, path: Path, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Let all replicas serve another model, or none: each loads it beside its own before any serves it.
+
+        Args:
+            path: of the model.
+            stopped: whether somebody wants an end: then the model is dropped, however far it was.
+
+        Returns:
+            Whether it is served now.
 
         Raises:
             DataError: it cannot be served, or clients would notice; the old one is still there.
@@ -50,13 +57,15 @@ class Server:
         self._version += 1
         copy = copy_model(path, self._folder / f"model-{self._version}")
         version = self._call("propose", str(copy))
-        errors = self._verdicts(version, path, copy)
-        self._call("settle", version, not errors)
+        errors = self._verdicts(version, path, copy, stopped)
+        good = errors == []
+        self._call("settle", version, good)
         # What a replica has open stays readable, and one that starts now loads what the board names.
-        unused, self._copy = (copy, self._copy) if errors else (self._copy, copy)
+        unused, self._copy = (self._copy, copy) if good else (copy, self._copy)
         shutil.rmtree(unused.parent, ignore_errors=True)
         if errors:
             raise DataError(errors[0])
+        return good
 
     def lines(self, patience: float) -> list[str]:
         """Wait for lines of the log, at most so many seconds; see `Board.lines`."""
@@ -68,10 +77,17 @@ class Server:
         found: int = self._call("serving")
         return found
 
-    def _verdicts(self, version: int, path: Path, copy: Path) -> list[str]:
-        """Return what replicas say is wrong with a version, once all have loaded it: of its files, not of the copy."""
+    def _verdicts(
+        self, version: int, path: Path, copy: Path, stopped: Callable[[], bool] = lambda: False
+    ) -> list[str] | None:
+        """Return what replicas say is wrong with a version, once all have loaded it: of its files, not of the copy.
+
+        None if somebody wanted an end before that.
+        """
         waited = 0.0
         while waited < _LOAD:
+            if stopped():
+                return None
             found: list[str] | None = self._call("verdicts", version, self._least, _ASKED)
             if found is not None:
                 named = (error.replace(str(copy), str(path)) for error in found if error)

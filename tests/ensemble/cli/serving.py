@@ -76,11 +76,20 @@ class Process:
 
 
 @contextmanager
-def started(*words: object, environment: dict[str, str] | None = None, address: str | None = None) -> Iterator[Process]:
-    """Start a server, yield it once it is ready, and end it if the test has not."""
+def started(
+    *words: object, environment: dict[str, str] | None = None, address: str | None = None, before: str = ""
+) -> Iterator[Process]:
+    """Start a server, yield it once it is ready, and end it if the test has not.
+
+    Args:
+        words: of the command line.
+        environment: besides that of the tests.
+        address: of a cluster.
+        before: a program that the command's process runs first.
+    """
     where = [] if address is None else ["--address", address]
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, words), "--port", "0", "--json", *where],
+        [sys.executable, "-c", f"{before}\n{PROGRAM}", *map(str, words), "--port", "0", "--json", *where],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

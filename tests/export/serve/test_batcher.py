@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from export.runtime.answer import Answer
 from export.serve.batcher import Batcher, Done, rows_of
-from tests.export.serve.conftest import Images, answers, some_images
+from export.serve.interface import Interface
+from tests.export.serve.conftest import INTERFACE, Images, answers, some_images
 
 
 class Network:
@@ -25,12 +26,12 @@ class Network:
         self.go.set()
         self.poison: bytes | None = None
 
-    def __call__(self, images: Images) -> Answer:
+    def __call__(self, images: Images) -> tuple[Answer, Interface]:
         self.batches.append(len(images))
         assert self.go.wait(10)
         if self.poison is not None and self.poison in images.tobytes():
             raise MemoryError("poisoned")
-        return Answer(*answers(images), np.arange(len(images)))
+        return Answer(*answers(images), np.arange(len(images))), INTERFACE
 
 
 def batcher(network: Network, **options: Any) -> Batcher:  # noqa: ANN401

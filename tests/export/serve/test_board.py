@@ -204,6 +204,7 @@ def test_gauges_end_with_a_replica_that_was_killed(path: str) -> None:
     async def work() -> None:
         now = 0.0
         board = Board(path, "mark", lambda: now)
+        await board.join("a")
         await board.push("a", counts(5, "gauge") + counts(7), [])
         assert total(await board.counts("b")) == 12
         now = 60.0
@@ -229,6 +230,67 @@ def test_replicas_that_were_killed_do_not_count_as_serving(path: str) -> None:
         await board.push("b", counts(6), [])  # it had only been slow
         assert await board.serving() == 2
         assert total(await board.counts("a")) == 6
+
+    run(work)
+
+
+def test_gauges_end_when_another_replica_takes_the_place_of_one_that_was_killed(path: str) -> None:
+    async def work() -> None:
+        now = 0.0
+        board = Board(path, "mark", lambda: now)
+        for name in "ab":
+            await board.join(name)
+            await board.push(name, counts(5, "gauge") + counts(7), [])
+        now = 3.0  # a was killed
+        await board.push("b", counts(5, "gauge") + counts(7), [])
+        await board.join("c")
+        await board.push("c", counts(5, "gauge") + counts(7), [])
+        await board.report("c", 1, "")
+        assert total(await board.counts("none")) == 31
+        await board.push("a", counts(5, "gauge") + counts(7), [])  # it had only been slow
+        assert total(await board.counts("none")) == 36
+
+    run(work)
+
+
+def test_replicas_that_were_killed_are_forgotten_but_for_what_they_counted(path: str) -> None:
+    async def work() -> None:
+        now = 0.0
+        board = Board(path, "mark", lambda: now)
+        for number in range(1, 101):  # again and again
+            await board.join(f"{number}")
+            assert await board.push(f"{number}", counts(5, "gauge") + counts(number), [])
+            now += 5
+        assert total(await board.counts("none")) == 5050 + 5 * 2
+        assert len(await board.counts("none")) < 20
+        assert not await board.push("1", counts(1), ["late"])  # so that it ends, and is not counted twice
+        await board.leave("1", counts(1), [])
+        await board.report("1", 1, "")
+        assert total(await board.counts("none")) == 5050 + 5 * 2
+        assert await board.serving() == 0
+        assert await board.lines(5) == ["late"]
+
+    run(work)
+
+
+def test_what_a_replica_says_after_it_has_left_is_not_counted_again(path: str) -> None:
+    async def work() -> None:
+        board = Board(path, "mark")
+        await board.join("a")
+        await board.leave("a", counts(7), [])
+        await board.push("a", counts(7), [])
+        assert total(await board.counts("none")) == 7
+
+    run(work)
+
+
+def test_a_reload_counts_once_for_all_replicas(path: str) -> None:
+    async def work() -> None:
+        board = Board(path, "mark")
+        for good in (True, False, True):
+            await board.settle(await board.propose(path), good)
+        ((family,), *_) = await board.counts("a")
+        assert (family.name, family.samples) == ("ensemble_reloads", (("ensemble_reloads_total", (), 2.0),))
 
     run(work)
 

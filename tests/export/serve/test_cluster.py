@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import socket
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -104,6 +106,99 @@ def test_no_cluster_there(monkeypatch: pytest.MonkeyPatch, address: str) -> None
     monkeypatch.setattr(cluster, "import_ray", lambda _address: SimpleNamespace(init=None))
     with pytest.raises(MenagerieError, match=r"no Ray cluster at .*: start one"), cluster.connected(address, 1):
         pass
+
+
+@pytest.mark.parametrize("kind", [Exception, OSError, RuntimeError, ValueError])
+def test_a_ray_that_does_not_start(monkeypatch: pytest.MonkeyPatch, kind: type[Exception]) -> None:
+    ray = SimpleNamespace(init=MagicMock(side_effect=kind("timed out\nand so on")))
+    monkeypatch.setattr(cluster, "import_ray", lambda _: ray)
+    with pytest.raises(MenagerieError, match=r"^Ray does not start: timed out \(.*\)$"), cluster.connected(None, 1):
+        pass
+
+
+def test_auto_knocks_where_ray_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+        monkeypatch.setattr(cluster, "import_ray", lambda _address: SimpleNamespace(init=None))
+        with pytest.raises(MenagerieError, match=r"no Ray cluster at 'auto'"), cluster.connected("auto", 1):
+            pass
+
+
+def test_a_session_goes_with_its_ray_unless_there_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    session, latest = tmp_path / "session_1", tmp_path / "session_latest"
+
+    def init(*_: object, **_more: object) -> SimpleNamespace:
+        (session / "logs").mkdir(parents=True, exist_ok=True)
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(session)
+        return SimpleNamespace(address_info={"session_dir": str(session)})
+
+    monkeypatch.setattr(cluster, "import_ray", lambda _: SimpleNamespace(init=init, shutdown=lambda: None))
+    with pytest.raises(MenagerieError, match="nix"), cluster.connected(None, 1):
+        raise MenagerieError("nix")
+    assert session.exists()
+    with cluster.connected(None, 1):
+        other = tmp_path / "session_2"
+        other.mkdir()
+    assert list(tmp_path.iterdir()) == [other]
+    with cluster.connected(None, 1):
+        latest.unlink()
+        latest.symlink_to(other)  # a Ray that started later
+    assert sorted(tmp_path.iterdir()) == [other, latest]
+
+
+def test_other_machines_of_a_cluster() -> None:
+    def node(number: int, address: str, *, alive: bool = True) -> dict[str, object]:
+        return {"NodeID": f"{number}", "NodeManagerAddress": address, "Alive": alive}
+
+    nodes = [node(1, "10.0.0.1"), node(2, "10.0.0.1"), node(3, "10.0.0.3", alive=False)]
+    context = SimpleNamespace(get_node_id=lambda: "1")
+    ray = SimpleNamespace(get_runtime_context=lambda: context, nodes=lambda: nodes)
+    assert cluster.other_machines(ray) == []
+    nodes += [node(4, "10.0.0.2"), node(5, "10.0.0.2")]
+    assert cluster.other_machines(ray) == ["10.0.0.2"]
+
+
+@pytest.fixture
+def serve_module(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Ray Serve's module of replicas, on a Ray that is on loopback."""
+    module = SimpleNamespace(add_port_to_grpc_server=lambda _server, address: address)
+    ray = SimpleNamespace(util=SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1"))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.serve", MagicMock())
+    monkeypatch.setitem(sys.modules, "ray.serve._private", MagicMock())
+    monkeypatch.setitem(sys.modules, "ray.serve._private.replica", module)
+    return module
+
+
+def test_a_replica_listens_on_loopback_as_its_ray_does(serve_module: SimpleNamespace) -> None:
+    safe = cluster._stay_on_loopback()
+    assert not safe()  # nobody has asked for the port: Ray has opened it in another way
+    assert serve_module.add_port_to_grpc_server(None, "[::]:0") == "127.0.0.1:0"
+    assert safe()
+
+
+def test_a_ray_that_cannot_be_kept_on_loopback_is_refused(
+    serve_module: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[object, ...]] = []
+
+    def link(*call: object) -> object:
+        told.append(call)
+        return SimpleNamespace(version=1), 0
+
+    monkeypatch.setattr(cluster, "link_to", lambda _board: link)
+    del serve_module.add_port_to_grpc_server
+    with pytest.raises(MenagerieError, match="would listen on all interfaces: install another"):
+        cluster.Deployment(None, Plan("m", "127.0.0.1", 80, How(), Limits()), "m")
+    assert [call[0] for call in told] == ["join", "report"]
+    assert told[1][2:] == (1, cluster._OPEN)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ def test_a_bomb_is_refused_before_it_goes_off() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"nix", gzip.compress(b"hello")[:-1], gzip.compress(b"hello") + b"x", b"\x1f\x8b" + bytes(20)]
+    "body",
+    [b"", b"nix", gzip.compress(b"hello")[:-1], gzip.compress(b"hello") + b"x", b"\x1f\x8b" + bytes(20)],
+    ids=["empty", "words", "cut", "longer", "nothing in it"],
 )
 def test_damaged(body: bytes) -> None:
     with pytest.raises(Problem, match="gzip") as caught:

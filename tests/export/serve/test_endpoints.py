@@ -1,11 +1,14 @@
 """Where requests are read and pictures unpacked: beside the event loop, in time, and for nobody who has gone."""
 
+import concurrent.futures
+import gzip
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +16,18 @@ import pytest
 from export.serve import endpoints
 from export.serve.inference import Inference, parse_inference
 from export.serve.limits import Limits
-from tests.export.serve.conftest import SIZE, Images, Site, infer_body, site, some_images
+from export.serve.served import Loaded
+from tests.export.serve.conftest import (
+    INTERFACE,
+    MEMBERS,
+    SIZE,
+    FakeSession,
+    Images,
+    Site,
+    infer_body,
+    site,
+    some_images,
+)
 from tests.export.serve.test_pictures import encoded
 
 INFER = "/v2/models/tiny/infer"
@@ -121,3 +135,47 @@ def test_pictures_take_their_pixels_of_the_room(server: Site, monkeypatch: pytes
     assert server.ask("POST", "/classify", encoded("PNG", (60, 80))).status == 200
     assert server.ask("POST", "/classify", b"no picture").status == 415
     assert taken == [60 * 80, 0]
+
+
+@pytest.mark.parametrize("path", ["/classify", INFER])
+def test_small_bodies_in_an_encoding_take_little_memory_however_many_they_are(path: str) -> None:
+    body, headers = (encoded("PNG", SIZE), {}) if path == "/classify" else infer_body(some_images(1), binary=False)
+    headers = {**headers, "Content-Encoding": "gzip"}
+    with site(FakeSession(seconds=0.2)) as found, concurrent.futures.ThreadPoolExecutor(64) as pool:
+        done = list(pool.map(lambda _: found.ask("POST", path, gzip.compress(body), headers), range(64)))
+        assert [one.status for one in done] == [200] * 64
+        refused = found.ask("POST", path, b"x", headers)
+        assert refused.status == 400
+        until(lambda: found.endpoints.intake._held == 0)
+
+
+def test_what_was_unpacked_is_held_until_it_is_answered() -> None:
+    go = threading.Event()
+    body, headers = infer_body(some_images(1), binary=False, parameters={"x": "x" * 30_000})
+    packed = gzip.compress(body)
+    with (
+        site(FakeSession(before=lambda _images: go.wait(10))) as found,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(found.ask, "POST", INFER, packed, {**headers, "Content-Encoding": "gzip"})
+        until(lambda: found.endpoints.batcher.running == 1)
+        assert found.endpoints.intake._held == len(packed) + len(body)
+        go.set()
+        assert asked.result().status == 200
+        until(lambda: found.endpoints.intake._held == 0)
+
+
+def test_an_answer_is_read_by_the_interface_of_the_session_that_gave_it() -> None:
+    weights, names = (0.1, 0.1, 0.8), ("x", "y", "z")
+
+    def reload(_images: Images) -> None:
+        if found.session.batches == [1]:
+            other = FakeSession(seed=1, members=names)
+            found.endpoints.served._next = Loaded(other, replace(INTERFACE, members=names, weights=weights))  # type: ignore[arg-type]
+            assert found.endpoints.served.swap()
+
+    with site(FakeSession(before=reload)) as found:
+        picture = encoded("PNG", SIZE)
+        old, new = (found.ask("POST", "/classify", picture).json for _ in range(2))
+    assert tuple(one["name"] for one in old["members"]) == MEMBERS
+    assert tuple(one["name"] for one in new["members"]) == names

@@ -89,6 +89,16 @@ def test_hangups_are_requests_to_reload() -> None:
         assert line(process) == "stop"
 
 
+def test_who_is_busy_can_see_a_request_to_stop() -> None:
+    with Signals() as signals:
+        signals.gently()
+        signal.raise_signal(signal.SIGHUP)
+        seen = [signals.stopping]
+        signal.raise_signal(signal.SIGTERM)
+        assert [*seen, signals.stopping] == [False, True]
+        assert signals.wait(0) == "stop"
+
+
 def test_a_wish_that_a_library_has_swallowed_is_known_later() -> None:
     with Signals() as signals:
         for _ in range(2):

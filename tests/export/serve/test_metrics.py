@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from export.serve.metrics import Family, Metrics, render, total
+from export.serve.metrics import Family, Metrics, reloads, render, total
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -52,6 +52,11 @@ def test_replicas_are_summed() -> None:
     assert value(samples, "ensemble_queue_images") == 8
     assert value(samples, "ensemble_replicas") == 2
     assert value(samples, "ensemble_model_info", model="m", sha256="0" * 64, precision="fp32", provider="cpu") == 2
+
+
+def test_reloads_are_of_all_replicas_together() -> None:
+    samples = parsed(render(total([counted(3, 5, 7).families(), counted(4, 60, 1).families(), (reloads(2),)])))
+    assert value(samples, "ensemble_reloads_total") == 2
 
 
 def test_buckets_are_in_order_whatever_came_first() -> None:

@@ -1,5 +1,7 @@
 """Files in forms, written by the standard library and by a browser's rules."""
 
+import contextlib
+import time
 from email.mime.application import MIMEApplication
 from email.mime.multipart import MIMEMultipart
 from email.policy import HTTP
@@ -77,6 +79,9 @@ def test_a_boundary_in_quotes_and_blanks_after_it() -> None:
         (*form(('form-data; name="a"', b"x")), "the form has no files"),
         (*form((FILE, b"x"), (FILE, b"y")), "the form has 2 files"),
         (*form(("attachment; filename=x", b"x")), "is not form-data"),
+        (*form((FILE, b"x"), *[('form-data; name="a"', b"x")] * 16), "the form has more than 16 parts: send one"),
+        (*form((FILE, b"x"), *[('form-data; name="a"', b"x")] * 200_000), "the form has more than 16 parts"),
+        (*form((f'form-data; filename="{"a" * 4096}"', b"x")), "a part of the form has headers of more than 4,096 byt"),
         (b"--XyZ\r\nno headers\r\n--XyZ--", "multipart/form-data; boundary=XyZ", "has no headers"),
         (b"--XyZ and more\r\n\r\nx\r\n--XyZ--", "multipart/form-data; boundary=XyZ", "has no headers"),
     ],
@@ -85,6 +90,22 @@ def test_malformed(body: bytes, kind: str, sentence: str) -> None:
     with pytest.raises(Problem, match=sentence) as caught:
         file_of_form(body, kind)
     assert caught.value.status == 400
+
+
+def test_sixteen_parts_are_a_form_and_a_fence_after_it_is_none() -> None:
+    body, kind = form((FILE, b"x"), *[('form-data; name="a"', b"x")] * 15)
+    assert file_of_form(body, kind) == b"x"
+
+
+@pytest.mark.parametrize("sign", [";", '";', "\r\n", "a\r\n"])
+@pytest.mark.parametrize("size", [4000, 400_000])
+def test_headers_of_parts_take_no_time(sign: str, size: int) -> None:
+    hostile = "form-data; filename=b" + sign * (size // len(sign))
+    body, kind = form(*[(hostile, b"x")] * 16 if size < 10_000 else [(hostile, b"x")])
+    began = time.process_time()
+    with contextlib.suppress(Problem):
+        file_of_form(body, kind)
+    assert time.process_time() - began < 0.3
 
 
 @given(body=st.binary(max_size=200), data=st.data())

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -128,7 +129,9 @@ def test_a_reload_changes_all_replicas_at_once(desk: Desk, start: Callable[..., 
     version = desk("propose", str(write_graph(tmp_path / "next.onnx", seed=1)))
     assert desk("verdicts", version, 2, 10) == ["", ""]
     np.testing.assert_allclose(probs(start), before, atol=1e-5)  # loaded, and not served yet
+    assert "\nensemble_reloads_total 0.0\n" in httpx2.get(url(start, "/metrics")).text
     desk("settle", version, True)
+    assert "\nensemble_reloads_total 1.0\n" in httpx2.get(url(start, "/metrics")).text
     until(lambda: np.allclose(probs(start), after, atol=1e-5))
     time.sleep(0.3)
     for _ in range(6):
@@ -245,6 +248,39 @@ def test_lines_of_the_log_reach_the_board(desk: Desk, start: Callable[..., Repli
     assert httpx2.get(url(start, "/nix")).status_code == 404
     (line,) = desk("lines", 10)
     assert '"path": "/nix"' in line
+
+
+def test_why_a_request_failed_reaches_the_board(
+    desk: Desk, start: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError("nothing to divide by")
+
+    monkeypatch.setattr("export.serve.batcher.Batcher.submit", fail)
+    start()  # and nobody asked for a log of requests
+    assert desk("verdicts", 1, 1, 10) == [""]
+    body, headers = infer_body(some_images(2))
+    assert httpx2.post(url(start, "/v2/models/tiny/infer"), content=body, headers=headers).status_code == 500
+    (line,) = desk("lines", 10)
+    record = json.loads(line)
+    assert record["message"] == "a request failed"
+    assert record["error"] == "ZeroDivisionError: nothing to divide by"
+    assert "in fail" in record["traceback"]
+
+
+def test_a_replica_that_was_given_up_asks_for_another_in_its_place(desk: Desk, start: Callable[..., Replica]) -> None:
+    replica = start()
+    assert desk("verdicts", 1, 1, 10) == [""]
+    desk.board._replicas.clear()  # as if it had been silent
+
+    def failed() -> bool:
+        try:
+            replica.check()
+        except RuntimeError as error:
+            return "given up" in str(error)
+        return False
+
+    until(failed)
 
 
 def test_a_picture_goes_all_the_way(desk: Desk, start: Callable[..., Replica]) -> None:

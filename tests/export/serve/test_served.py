@@ -18,7 +18,7 @@ HOW = How(device="cpu", threads=1, largest=3)
 def test_a_graph_answers_as_the_formula(tmp_path: Path) -> None:
     found = load(write_graph(tmp_path / "m.onnx"), HOW)
     assert found.interface == INTERFACE
-    answer = Served(found).answer(some_images(4))
+    answer, _ = Served(found).answer(some_images(4))
     probs, own = answers(some_images(4))
     np.testing.assert_allclose(answer.probs, probs, atol=1e-5)
     assert answer.member_probs is not None
@@ -38,9 +38,9 @@ def test_what_is_prepared_answers_after_the_swap(tmp_path: Path) -> None:
     served = Served(load(write_graph(tmp_path / "m.onnx"), HOW))
     images = some_images(2)
     served.prepare(write_graph(tmp_path / "n.onnx", seed=1), HOW)
-    np.testing.assert_allclose(served.answer(images).probs, answers(images)[0], atol=1e-5)
+    np.testing.assert_allclose(served.answer(images)[0].probs, answers(images)[0], atol=1e-5)
     assert served.swap()
-    np.testing.assert_allclose(served.answer(images).probs, answers(images, seed=1)[0], atol=1e-5)
+    np.testing.assert_allclose(served.answer(images)[0].probs, answers(images, seed=1)[0], atol=1e-5)
     assert served.session.path == tmp_path / "n.onnx"
     assert not served.swap()
 

@@ -43,7 +43,7 @@ def visit(browser: "Browser") -> Iterator[Open]:
         def go(found: Site, *, expected: str = "", **options: object) -> "Page":
             context = stack.enter_context(browser.new_context(**options))  # type: ignore[arg-type]
             page = context.new_page()
-            page.set_default_timeout(10_000)
+            page.set_default_timeout(30_000)
             page.on("pageerror", lambda error: troubles.append(str(error)))
             page.on(
                 "console",

@@ -53,7 +53,7 @@ _ALONE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",  # ours are our own
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2",
-    "MALLOC_ARENA_MAX": "2",  # heaps that glibc divides threads among: with its eight a core, memory creeps up for hours
+    "MALLOC_ARENA_MAX": "2",  # of glibc, for all threads; with its usual eight a core, memory creeps up
 }
 """Environment of a Ray of one's own."""
 

@@ -13,7 +13,7 @@ demo: $(INSTALLED) ## Evaluate the shipped fastnet ensemble on the CIFAR-10 test
 	$(BIN)/ensemble eval --members 'fastnet-seed[1-5]' --tta flip --fresh
 
 test: $(INSTALLED) ## Run the tests, a process a core; ARGS goes to pytest: make test ARGS='-m slow'
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .

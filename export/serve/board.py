@@ -22,8 +22,8 @@ _SILENT = 10.0
 _LATE = 2.5
 """Seconds after which its moment is past, once another serves that may have come in its place."""
 
-_GONE = 60.0
-"""Seconds after which it is forgotten, and replaced should it come back."""
+_GONE = 1000.0
+"""Seconds after which it is forgotten, and replaced should it come back: longer than a model may take to load."""
 
 _MOST_LINES = 20_000
 

@@ -242,9 +242,11 @@ class Replica:
 
     def _beat(self) -> None:
         """Tell the board what was counted, every second, for as long as this replica is any good."""
-        while not self._ending.wait(_BEAT) and not self._failure:
+        failed = False
+        while not failed and not self._ending.wait(_BEAT):
+            failed = bool(self._failure)  # once more, then: somebody should hear why
             known = self._link("push", self._id, self._metrics.families(), self._take_lines())
-            if not known and not self._ending.is_set():
+            if not known and not failed and not self._ending.is_set():
                 raise RuntimeError("this replica was silent for so long that it was given up")
 
     def _take_lines(self) -> list[str]:

@@ -11,7 +11,7 @@ from export.devices import CPU, CUDA, CUDA_OPTIONS, DEVICES, LARGEST_BATCH, TENS
 from export.driver import gpu_count
 from zoo.errors import UsageError
 
-__all__ = ["CPU", "WHAT_TO_DO", "Placement", "device_of", "placement", "threads_of"]
+__all__ = ["WHAT_TO_DO", "Placement", "device_of", "placement", "threads_of"]
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from export.serve.encoding import accepted_encoding, pack
 from export.serve.endpoints import Endpoint, Endpoints
-from export.serve.exchange import Reply, Request
+from export.serve.exchange import Reply, Request, timestamp
 from export.serve.hosts import Hosts
 from export.serve.http1 import LINGER
 from export.serve.intake import Gone, Receive
@@ -97,8 +97,7 @@ class App:
         metrics.seconds.labels(endpoint, str(status)).observe(seconds)
         if self._log is not None:
             record = {
-                "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-                + f".{time.time_ns() // 1_000_000 % 1000:03d}Z",
+                "time": timestamp(),
                 "client": request.client,
                 "method": request.method,
                 "path": request.path,

@@ -1,13 +1,14 @@
 """A request as it comes in, and a reply as it goes out."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
 from export.serve.intake import Receive
 from export.serve.problem import Problem
 
-__all__ = ["Reply", "Request"]
+__all__ = ["Reply", "Request", "timestamp"]
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,8 @@ class Request:
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self.unread = False
         return message
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    """Return a moment as lines of the log have it, such as `2026-01-31T12:00:00.000Z`; in UTC [default: now]."""
+    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -4,6 +4,8 @@ import json
 import logging
 from datetime import UTC, datetime
 
+from export.serve.exchange import timestamp
+
 __all__ = ["Faults"]
 
 _LOGGERS = ("asyncio", "export", "uvicorn")
@@ -42,7 +44,7 @@ class Faults(logging.Handler):
         finally:
             self.release()
         if left_out:
-            lines.append(json.dumps({"time": _time(datetime.now(UTC)), "level": "error", "left_out": left_out}))
+            lines.append(json.dumps({"time": timestamp(), "level": "error", "left_out": left_out}))
         return lines
 
     def close(self) -> None:
@@ -55,7 +57,7 @@ class Faults(logging.Handler):
 def _line(record: logging.LogRecord) -> str:
     """Return a record as JSON: when, what, and the error with its traceback if there is one."""
     table = {
-        "time": _time(datetime.fromtimestamp(record.created, UTC)),
+        "time": timestamp(datetime.fromtimestamp(record.created, UTC)),
         "level": "error",
         "message": record.getMessage()[:_LONGEST],
     }
@@ -63,7 +65,3 @@ def _line(record: logging.LogRecord) -> str:
         table["error"] = f"{type(error).__name__}: {error}"[:_LONGEST]
         table["traceback"] = logging.Formatter().formatException(record.exc_info)[-_LONGEST:]
     return json.dumps(table)
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{moment.microsecond // 1000:03d}Z"

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PROGRAM = "import sys; from zoo.cli.group import run; from ensemble.cli.serve import command; sys.exit(run(command))"
 ROOT = Path(__file__).parents[3]
 
@@ -132,25 +134,13 @@ def run(*words: object, environment: dict[str, str] | None = None, address: str 
 
 
 def family(pid: int) -> set[int]:
-    """Return the processes below one, from /proc."""
-    parents = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                stat = (folder / "stat").read_text()
-            except OSError:
-                continue  # it has ended meanwhile
-            parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
-    found, last = {pid}, 0
-    while len(found) != last:
-        last = len(found)
-        found |= {child for child, parent in parents.items() if parent in found}
-    return found
+    """Return a process and those below it."""
+    return {pid, *(process.pid for process in psutil.Process(pid).children(recursive=True))}
 
 
 def is_running(pid: int) -> bool:
     """Say whether a process is there, and is not a zombie that nobody has asked about."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
